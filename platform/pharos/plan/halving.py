@@ -1,0 +1,70 @@
+"""Who goes on at a rung. Pure: the decision depends on the scores of a round, never on the order of its reports.
+
+Asynchronous successive halving (Li et al., 2020, arXiv:1810.05934) decides at each report alone, so that trials in
+lockstep are judged by the order in which they happen to be read. Here a whole round is ranked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, inf, isnan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a rung decided about one trial. rank counts from 1 (best, lowest) among `compared` scores."""
+
+    number: int
+    rank: int
+    compared: int
+    stopped: bool
+    reason: str
+
+
+def decide(
+    arrivals: Mapping[int, float],
+    history: Sequence[float],
+    *,
+    reduction_factor: int,
+    exempt: frozenset[int],
+    rung: int | None = None,
+) -> list[Decision]:
+    """Decide about all trials that reached a rung in this round, by number.
+
+    arrivals: score by trial number, lower is better; history: scores of that rung from earlier rounds. All of them
+    are ranked together, and an arrival goes on if it is among the best ceil(n / reduction_factor) of all n.
+    NaN ranks last. Of equal scores the earlier round's comes first, then the lower trial number. A trial alone at a
+    rung goes on, and so do the trials in `exempt`, whatever their rank. rung: its clocks, to be named in the reason.
+    """
+    earlier = [(_rankable(score), 0, 0) for score in history]
+    arrived = [(_rankable(score), 1, number) for number, score in arrivals.items()]
+    ranking = sorted(earlier + arrived)
+    num_going_on = ceil(len(ranking) / reduction_factor)
+    decisions = []
+    for number in sorted(arrivals):
+        rank = ranking.index((_rankable(arrivals[number]), 1, number)) + 1
+        is_among_best = rank <= num_going_on
+        decisions.append(
+            Decision(
+                number=number,
+                rank=rank,
+                compared=len(ranking),
+                stopped=not is_among_best and number not in exempt,
+                reason=f"{arrivals[number]:.4g} is {_ordinal(rank)} of {len(ranking)}"
+                + (f" at {rung} clocks; " if rung is not None else "; ")
+                + ("the best goes on" if num_going_on == 1 else f"the best {num_going_on} go on")
+                + (", and the baseline in any case" if not is_among_best and number in exempt else ""),
+            )
+        )
+    return decisions
+
+
+def _rankable(score: float) -> float:
+    return inf if isnan(score) else score
+
+
+def _ordinal(number: int) -> str:
+    if number % 100 in (11, 12, 13):
+        return f"{number}th"
+    return str(number) + {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")

@@ -1,0 +1,173 @@
+"""The state of a sweep as a fold over its events: what resume, console, result.json and the search read.
+
+Pure: `Ledger.apply` takes one event and changes only the ledger itself. Nothing here reads a file or a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import isfinite
+
+from pharos.plan import events as ev
+from pharos.plan.trial import TrialPlan, TrialState
+
+
+@dataclass(slots=True, kw_only=True)
+class TrialRecord:
+    """All that the log says of one trial. evaluations: eval metrics by optimizer step; rungs: score by rung."""
+
+    plan: TrialPlan
+    state: TrialState = TrialState.WAITING
+    reason: str = ""
+    pool: str | None = None
+    seat: int | None = None
+    step: int = 0
+    clocks: int = 0
+    num_tokens: int = 0
+    last_loss: float | None = None
+    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
+    rungs: dict[int, float] = field(default_factory=dict)
+    score: float | None = None
+    best_step: int | None = None
+    best_checkpoint: str | None = None
+    checkpoint: str | None = None
+    test_metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        return self.plan.number
+
+
+@dataclass(slots=True, kw_only=True)
+class Totals:
+    """Sums over all rounds of all pools."""
+
+    rounds: int = 0
+    clocks: int = 0
+    live_seat_clocks: int = 0
+    seat_clocks: int = 0
+    num_tokens: int = 0
+    num_padded_tokens: int = 0
+    clocks_s: float = 0.0
+    evaluation_s: float = 0.0
+    checkpoint_s: float = 0.0
+    exchange_s: float = 0.0
+
+    @property
+    def occupancy(self) -> float:
+        """Share of seats that trained, over all clocks."""
+        return self.live_seat_clocks / self.seat_clocks if self.seat_clocks else 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Ledger:
+    """A sweep so far. `next_sequence` is the number of the next event to apply."""
+
+    next_sequence: int = 0
+    started: ev.SweepStarted | None = None
+    first_time_s: float | None = None
+    last_time_s: float | None = None
+    trials: dict[int, TrialRecord] = field(default_factory=dict)
+    decisions: list[ev.RungDecided] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals)
+    pools: dict[str, int] = field(default_factory=dict)
+    """Seats of each open pool."""
+    restarts: int = 0
+    base_test_metrics: dict[str, float] = field(default_factory=dict)
+    registered: ev.ModelRegistered | None = None
+    ended: ev.SweepEnded | None = None
+
+    @classmethod
+    def of(cls, events: Iterable[ev.Event]) -> Ledger:
+        ledger = cls()
+        for event in events:
+            ledger.apply(event)
+        return ledger
+
+    def apply(self, event: ev.Event) -> None:
+        self.next_sequence = event.sequence + 1
+        self.first_time_s = event.time_s if self.first_time_s is None else self.first_time_s
+        self.last_time_s = event.time_s
+        match event:
+            case ev.SweepStarted():
+                self.started, self.ended = event, None
+                self.pools.clear()
+                for trial in self.trials.values():
+                    _unseat(trial)
+            case ev.PoolOpened():
+                self.pools[event.pool] = event.num_seats
+            case ev.PoolLost():
+                self.pools.pop(event.pool, None)
+                self.restarts += 1
+                for number in event.trials:
+                    _unseat(self.trials[number])
+            case ev.PoolClosed():
+                self.pools.pop(event.pool, None)
+            case ev.TrialCreated():
+                self.trials[event.number] = TrialRecord(plan=TrialPlan.from_json(event.trial))
+            case ev.TrialSeated():
+                trial = self.trials[event.number]
+                trial.state, trial.pool, trial.seat = TrialState.RUNNING, event.pool, event.seat
+            case ev.TrialReported():
+                _report(self.trials[event.number], event)
+            case ev.RungDecided():
+                self.trials[event.number].rungs[event.rung] = event.score
+                self.decisions.append(event)
+            case ev.TrialEnded():
+                trial = self.trials[event.number]
+                trial.state, trial.reason, trial.score = TrialState(event.state), event.reason, event.score
+                trial.pool = trial.seat = None
+            case ev.RoundFinished():
+                _add_round(self.totals, event)
+            case ev.TestScored():
+                scored = self.base_test_metrics if event.number < 0 else self.trials[event.number].test_metrics
+                scored.update(event.metrics)
+            case ev.ModelRegistered():
+                self.registered = event
+            case ev.SweepEnded():
+                self.ended = event
+
+    def unfinished(self) -> list[TrialRecord]:
+        """Trials that a resume has to hand out again, by number."""
+        return [trial for _, trial in sorted(self.trials.items()) if not trial.state.is_final]
+
+    def ranking(self) -> list[TrialRecord]:
+        """Trials with a finite score, best (lowest) first; a tie goes to the lower number."""
+        scored = [trial for trial in self.trials.values() if trial.score is not None and isfinite(trial.score)]
+        return sorted(scored, key=lambda trial: (trial.score, trial.number))
+
+    def best(self) -> TrialRecord | None:
+        """The winner: the trial with the best score, however far it trained. Its kept adapter is that evaluation's."""
+        ranking = self.ranking()
+        return ranking[0] if ranking else None
+
+
+def _unseat(trial: TrialRecord) -> None:
+    if trial.state == TrialState.RUNNING:
+        trial.state, trial.pool, trial.seat = TrialState.WAITING, None, None
+
+
+def _report(trial: TrialRecord, event: ev.TrialReported) -> None:
+    already = trial.step
+    trial.num_tokens += sum(step["num_tokens"] for step in event.steps if step["step"] > already)
+    trial.step, trial.clocks = max(trial.step, event.step), max(trial.clocks, event.clocks)
+    if event.steps:
+        trial.last_loss = event.steps[-1]["loss"]
+    if event.eval_metrics:
+        trial.evaluations[event.step] = event.eval_metrics
+    trial.score, trial.best_step = event.best_metric, event.best_step
+    trial.best_checkpoint, trial.checkpoint = event.best_checkpoint, event.checkpoint
+
+
+def _add_round(totals: Totals, event: ev.RoundFinished) -> None:
+    totals.rounds += 1
+    totals.clocks += event.clocks
+    totals.live_seat_clocks += event.live_seat_clocks
+    totals.seat_clocks += event.clocks * event.num_seats
+    totals.num_tokens += event.num_tokens
+    totals.num_padded_tokens += event.num_padded_tokens
+    totals.clocks_s += event.clocks_s
+    totals.evaluation_s += event.evaluation_s
+    totals.checkpoint_s += event.checkpoint_s
+    totals.exchange_s += event.exchange_s

@@ -1,0 +1,187 @@
+"""The sweep file as the user writes it: strict, frozen, every default in one place.
+
+Hyperparameters keep the names of PEFT and transformers. What a field means to a person stands in its description.
+Nothing is computed here; cross-field rules live in `rules.py`, reading and error texts in `load.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Scalar = int | float | bool | str
+
+SchedulerType = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"]
+
+
+class Section(BaseModel):
+    """A part of the file: unknown keys are errors, values are never coerced across kinds, nothing changes later."""
+
+    # validate_default: a default of 8 for a float field is 8.0, as it is where a file gives it.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+
+class DataSpec(Section):
+    train: str | list[str] = Field(description="file(s) of rows, or builtin:docker-commands")
+    eval: str | list[str] | None = Field(None, description="rows that steer the search; none: split off by content")
+    test: str | list[str] | None = Field(
+        None, description="rows read only after the choice; none: split off by content"
+    )
+    eval_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
+        0.05, description="share split off when no eval is given"
+    )
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = Field(
+        0.05, description="share split off when no test is given"
+    )
+    max_length: Count = Field(1024, description="tokens a row may have")
+    long_rows: Literal["error", "truncate", "skip"] = Field("error", description="what to do with longer rows")
+    template: Literal["auto", "tokenizer", "plain"] = Field(
+        "auto", description="auto: the tokenizer's chat template, or plain where it has none"
+    )
+    max_train_rows: Count | None = Field(None, description="use only the first so many training rows")
+    max_eval_rows: Count | None = Field(None, description="score on the first so many eval rows only")
+    max_test_rows: Count | None = Field(None, description="score on the first so many test rows only")
+
+
+class LoraSpec(Section):
+    r: Count = 8
+    lora_alpha: Positive = 8
+    lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    use_rslora: bool = False
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+
+
+class OptimSpec(Section):
+    learning_rate: Positive = 2e-4
+    adam_beta1: Beta = 0.9
+    adam_beta2: Beta = 0.999
+    adam_epsilon: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: NotNegative = Field(1.0, description="0 turns clipping off")
+    lr_scheduler_type: SchedulerType = "linear"
+    warmup_ratio: Fraction = 0.0
+
+
+class TrainSpec(Section):
+    num_train_epochs: Positive = 3
+    max_steps: Count | None = Field(None, description="optimizer steps; overrides num_train_epochs")
+    batch_size: Count = Field(8, description="rows of one optimizer step of one trial, wherever it is placed")
+    micro_batch_size: Count = Field(8, description="rows of one clock on one rank")
+    seed: Annotated[int, Field(ge=0)] = 0
+    data_seed: Annotated[int, Field(ge=0)] = 0
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        "auto", description="of the frozen base; auto: bfloat16 on a GPU, float32 on a CPU"
+    )
+    activation_checkpointing: bool = False
+    report_every: Count | None = Field(None, description="clocks between evaluations; none: an eighth of a full trial")
+
+
+class Ordered(Section):
+    ordered: Annotated[list[Scalar], Field(min_length=2)]
+
+
+class Choice(Section):
+    choice: Annotated[list[Scalar], Field(min_length=2)]
+
+
+class Uniform(Section):
+    uniform: Annotated[list[float | int], Field(min_length=2, max_length=2)]
+
+
+class LogUniform(Section):
+    log_uniform: Annotated[list[float | int], Field(min_length=2, max_length=2)]
+
+
+class OneMinusLogUniform(Section):
+    one_minus_log_uniform: Annotated[list[float | int], Field(min_length=2, max_length=2)]
+
+
+Domain = Ordered | Choice | Uniform | LogUniform | OneMinusLogUniform
+
+
+class HalvingSpec(Section):
+    enabled: bool = True
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(2, description="one in so many goes on at each rung")
+    first_rung: Fraction | None = Field(
+        None, description="share of a full trial; none: the first report beyond the largest warmup"
+    )
+
+
+class SearchSpec(Section):
+    num_trials: Count = Field(16, description="the baseline, trial 0, is one of them")
+    metric: Literal["eval_loss"] = "eval_loss"
+    metric_scope: Literal["best", "last"] = "best"
+    seed: Annotated[int, Field(ge=0)] = 0
+    num_startup_trials: Count = Field(8, description="random trials before the sampler models the space")
+    halving: HalvingSpec = HalvingSpec()
+    space: dict[str, Domain] = Field(description="dotted field -> domain", min_length=1)
+
+
+class PoolSpec(Section):
+    workers: Count = 1
+    seats_per_worker: Count = 4
+    placement: Literal["local", "data_parallel"] = "local"
+    sharding: Literal["auto", "zero3", "replicate"] = "auto"
+    cpus_per_worker: Positive = 1
+    gpus_per_worker: NotNegative = 0
+    worker_memory_gb: Positive | None = Field(
+        None, description="memory of one worker's device, GB; none: this machine's, shared by its workers"
+    )
+    max_restarts: Annotated[int, Field(ge=0)] = Field(3, description="how often a pool that died is started again")
+
+
+class FinalTestSpec(Section):
+    generate: bool = Field(False, description="also generate answers to test rows and report exact match")
+    max_new_tokens: Count = 64
+
+
+class RegisterSpec(Section):
+    model: str | None = Field(None, description="registered model; none: the sweep's name")
+    enabled: bool = True
+
+
+class TrackingSpec(Section):
+    uri: str | None = Field(None, description="MLflow tracking URI; none: SQLite beside the storage")
+    experiment: str = "pharos"
+
+
+class SweepSpec(Section):
+    """One file, one sweep. Without `search` it is one fine-tune: `pharos train`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    base: str = Field(description="a local directory, a hub id, or builtin:tiny")
+    revision: str | None = None
+    trust_remote_code: bool = False
+    storage: str = Field("pharos-results", description="directory that holds the sweep's state")
+    data: DataSpec
+    lora: LoraSpec = LoraSpec()
+    optim: OptimSpec = OptimSpec()
+    train: TrainSpec = TrainSpec()
+    search: SearchSpec | None = None
+    pool: PoolSpec = PoolSpec()
+    test: FinalTestSpec = FinalTestSpec()
+    register_: RegisterSpec = Field(RegisterSpec(), alias="register")
+    tracking: TrackingSpec = TrackingSpec()
+
+
+# The values that change the frozen computation: trials that differ in one of them cannot share a pool.
+BASE_KEY_FIELDS = (
+    "base",
+    "revision",
+    "trust_remote_code",
+    "data.*",
+    "lora.target_modules",
+    "train.micro_batch_size",
+    "train.dtype",
+    "train.activation_checkpointing",
+)
+# Fields of the search space: whole sections, minus what the base key holds, plus derived names.
+SEARCHABLE_SECTIONS = ("lora", "optim", "train")
+NOT_SEARCHABLE = ("train.report_every",)
+DERIVED_FIELDS = ("lora.alpha_over_r",)

@@ -1,0 +1,36 @@
+"""What every test shares: the process environment, set before anything heavy is imported, and a cache directory.
+
+Fixtures of one room live beside that room's tests, not here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.update(
+    # Two workers on two cores: more threads than cores is slower by an order, and sums would differ between machines.
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    DS_ACCELERATOR="cpu",
+    # Unset, a new local Ray cluster turns token authentication on and writes a token into the home directory.
+    RAY_AUTH_MODE="disabled",
+    # Tests make their models; one that asks the hub must fail at once, not after its retries.
+    HF_HUB_OFFLINE="1",
+    # No telemetry.
+    RAY_USAGE_STATS_ENABLED="0",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    DO_NOT_TRACK="true",
+)
+# What a developer's shell may hold would send a test's trials to a real cluster or a real tracking server.
+for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty directory for what is built once and read by many tests: tokenizers, tiny bases."""
+    return tmp_path_factory.mktemp("cache")
