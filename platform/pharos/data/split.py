@@ -1,0 +1,95 @@
+"""Which rows are train, eval and test: by file where files are given, by a hash of the content where not.
+
+Pure but for `load_splits`, which reads the files through `load.py`. Templates and tokens are not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from pharos.data.formats import Conversation
+from pharos.data.load import find_sources, load, raise_mistakes
+from pharos.errors import DataError
+from pharos.plan.exchange import Split
+from pharos.spec.model import DataSpec
+
+Rows = Mapping[Split, Sequence[Conversation]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """The rows of all three splits, cut to data.max_*_rows. `format` names the form or forms of the files."""
+
+    rows: Rows
+    format: str
+    warnings: tuple[str, ...]
+
+
+def load_splits(spec: DataSpec, *, root: Path) -> Splits:
+    """Read and divide the rows that the spec names, relative to `root`. Raises DataError with all mistakes at once."""
+    mistakes: list[str] = []
+    loaded = {split: load(source, mistakes) for split, source in find_sources(spec, root=root).items()}
+    raise_mistakes(mistakes)
+    given: Rows = {split: part.rows for split, part in loaded.items()}
+    rows = divide(given, eval_fraction=spec.eval_fraction, test_fraction=spec.test_fraction)
+    limits: dict[Split, int | None] = {
+        "train": spec.max_train_rows,
+        "eval": spec.max_eval_rows,
+        "test": spec.max_test_rows,
+    }
+    return Splits(
+        rows={split: part[: limits[split]] for split, part in rows.items()},
+        format=", ".join(dict.fromkeys(name for part in loaded.values() for name in part.formats)),
+        warnings=(*(text for part in loaded.values() for text in part.warnings), *overlaps(given)),
+    )
+
+
+def split_of(row_digest: bytes, eval_fraction: float, test_fraction: float) -> Split:
+    """Where a row belongs, by its SHA-256 alone: the same in every sweep, file and order, and for all its copies.
+
+    Test takes the low end of the hashes and eval the high end, so changing one fraction moves no row of the other.
+    """
+    place = (int.from_bytes(row_digest[:8]) >> 11) / 2**53  # of the 53 bits that a float holds: below 1 always
+    if place < test_fraction:
+        return "test"
+    return "eval" if place >= 1.0 - eval_fraction else "train"
+
+
+def divide(given: Rows, *, eval_fraction: float, test_fraction: float) -> dict[Split, Sequence[Conversation]]:
+    """The three splits. Those of eval and test that are not given are split off the training rows.
+
+    Raises DataError if one of the three has no row.
+    """
+    fractions: dict[Split, float] = {
+        "eval": 0.0 if "eval" in given else eval_fraction,
+        "test": 0.0 if "test" in given else test_fraction,
+    }
+    divided: dict[Split, list[Conversation]] = {"train": [], "eval": [], "test": []}
+    for row in given["train"]:
+        divided[split_of(row.digest, fractions["eval"], fractions["test"])].append(row)
+    rows: dict[Split, Sequence[Conversation]] = {**divided, **{s: given[s] for s in given if s != "train"}}
+    for split, part in rows.items():
+        if not part:
+            raise DataError(
+                f"data.train has {len(given['train']):,} rows; split by content, none of them falls into {split} "
+                f"(data.eval_fraction={fractions['eval']}, data.test_fraction={fractions['test']}). "
+                f"{'Give more rows' if split == 'train' else f'Raise data.{split}_fraction, or give data.{split}'}."
+            )
+    return rows
+
+
+def overlaps(given: Rows) -> list[str]:
+    """A warning for each two files' splits that share rows; rows split off by content can share none."""
+    digests = {split: {row.digest for row in rows} for split, rows in given.items()} if len(given) > 1 else {}
+    warnings = []
+    for first, second in combinations(digests, 2):
+        shared = sum(row.digest in digests[first] for row in given[second])
+        if shared:
+            warnings.append(
+                f"data.{second}: {shared:,} of {len(given[second]):,} rows also stand in data.{first}, "
+                f"so its results flatter. Remove them from one of the two."
+            )
+    return warnings

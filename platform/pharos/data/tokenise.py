@@ -1,0 +1,214 @@
+"""The base's tokenizer without transformers, rows as tokens with what trains marked, and what becomes of long rows.
+
+Conversations come in; arrays go out. Files are written in `prepare.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer
+
+from pharos.data.formats import Conversation, Origin
+from pharos.data.template import Span, Template, prompt_and_reference, trained_spans
+from pharos.errors import BaseModelError, DataError
+
+ROWS_AT_ONCE = 1024  # handed to the tokenizer together; its encodings take some hundred bytes a token
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextTokenizer:
+    """A tokenizer and the special tokens of its base. stop_ids: tokens at which the base's own config ends a text."""
+
+    tokenizer: Tokenizer
+    special_tokens: Mapping[str, str]
+    eos_id: int
+    pad_id: int
+    stop_ids: tuple[int, ...]
+    adds_bos: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRow:
+    """One row: tokens (T,) int32, trained (T,) bool."""
+
+    tokens: np.ndarray
+    trained: np.ndarray
+    conversation: Conversation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A row that is left out. num_tokens is its whole length."""
+
+    origin: Origin
+    num_tokens: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """Rows of at most max_length tokens; `long` are those that were longer, with their lengths, kept or not."""
+
+    rows: list[TokenRow]
+    long: list[tuple[Origin, int]]
+    skipped: list[Skipped]
+
+
+def load_tokenizer(directory: Path) -> TextTokenizer:
+    """The tokenizer of a base's directory: tokenizer.json, and what the config files say of special tokens.
+
+    Raises BaseModelError if there is no tokenizer.json, or no end-of-text token can be found.
+    """
+    file = directory / "tokenizer.json"
+    if not file.is_file():
+        raise BaseModelError(
+            f"{directory} has no tokenizer.json. Convert its tokenizer once with transformers: "
+            f'AutoTokenizer.from_pretrained("{directory}").save_pretrained("{directory}").'
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing more exact
+        raise BaseModelError(f"{file} cannot be read as a tokenizer: {error}. Save it again.") from error
+    config = _read_json(directory / "tokenizer_config.json")
+    base_config = _read_json(directory / "config.json")
+    special = _special_tokens(tokenizer, {**_read_json(directory / "special_tokens_map.json"), **config}, base_config)
+    eos_id = tokenizer.token_to_id(special.get("eos_token", ""))
+    if eos_id is None:
+        raise BaseModelError(
+            f"{directory} names no end-of-text token: neither eos_token in tokenizer_config.json nor eos_token_id in "
+            "config.json is one of its tokens. Add eos_token to tokenizer_config.json."
+        )
+    pad_id = tokenizer.token_to_id(special.get("pad_token", ""))
+    pad_id = base_config.get("pad_token_id") if pad_id is None else pad_id
+    bos_id = tokenizer.token_to_id(special.get("bos_token", ""))
+    adds_bos = bos_id is not None and tokenizer.encode("a").ids[:1] == [bos_id]
+
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    # Templates write special tokens themselves. All else that a post-processor does is to cut spaces off the offsets,
+    # which would move a token's beginning.
+    tokenizer.post_processor = None
+    return TextTokenizer(
+        tokenizer=tokenizer,
+        special_tokens=special,
+        eos_id=eos_id,
+        pad_id=eos_id if pad_id is None else pad_id,
+        stop_ids=tuple(sorted({eos_id, *_ids(base_config.get("eos_token_id"))})),
+        adds_bos=adds_bos,
+    )
+
+
+def tokenise(
+    conversations: Sequence[Conversation], template: Template, tokenizer: TextTokenizer, mistakes: list[str]
+) -> Iterator[TokenRow]:
+    """The rows of conversations, in order. Those that the template refuses are appended to `mistakes`."""
+    for start in range(0, len(conversations), ROWS_AT_ONCE):
+        rendered = []
+        for conversation in conversations[start : start + ROWS_AT_ONCE]:
+            try:
+                rendered.append((conversation, *trained_spans(template, conversation)))
+            except DataError as error:
+                mistakes.append(f"{conversation.origin}: {error.message}")
+        texts = [text for _, text, _ in rendered]
+        encodings = tokenizer.tokenizer.encode_batch(texts, add_special_tokens=False)
+        for (conversation, _, spans), encoding in zip(rendered, encodings, strict=True):
+            tokens = np.array(encoding.ids, dtype=np.int32)
+            yield TokenRow(tokens=tokens, trained=_mask(encoding.offsets, spans), conversation=conversation)
+
+
+def render_prompt(conversation: Conversation, template: Template, tokenizer: TextTokenizer) -> tuple[np.ndarray, str]:
+    """What to generate from, as token ids (P,) int32, and the reference answer: the last assistant turn's content."""
+    prompt, reference = prompt_and_reference(template, conversation)
+    return np.array(tokenizer.tokenizer.encode(prompt, add_special_tokens=False).ids, dtype=np.int32), reference
+
+
+def fit_rows(rows: Iterable[TokenRow], *, max_length: int, long_rows: Literal["error", "truncate", "skip"]) -> Fitted:
+    """Rows cut to `max_length` tokens on the right, or left out if `long_rows` is skip.
+
+    With error they are cut too: the caller refuses them all together, see `refuse_long_rows`. A row without a trained
+    token, for one because its answer was cut off, is left out always.
+    """
+    fitted = Fitted(rows=[], long=[], skipped=[])
+    for row in rows:
+        origin, num_tokens = row.conversation.origin, len(row.tokens)
+        is_long = num_tokens > max_length
+        if is_long:
+            fitted.long.append((origin, num_tokens))
+        if is_long and long_rows == "skip":
+            fitted.skipped.append(Skipped(origin=origin, num_tokens=num_tokens, reason="longer than data.max_length"))
+        elif not row.trained[:max_length].any():
+            reason = "no trained token within data.max_length" if is_long else "no trained token"
+            fitted.skipped.append(Skipped(origin=origin, num_tokens=num_tokens, reason=reason))
+        elif is_long:
+            tokens, trained = row.tokens[:max_length], row.trained[:max_length]
+            fitted.rows.append(TokenRow(tokens=tokens, trained=trained, conversation=row.conversation))
+        else:
+            fitted.rows.append(row)
+    return fitted
+
+
+def refuse_long_rows(long: Sequence[tuple[Origin, int]], max_length: int) -> None:
+    """Raises DataError naming the rows that are too long, if any, and the max_length that would hold them all."""
+    if not long:
+        return
+    shown = [f"{origin}: {num_tokens:,} tokens" for origin, num_tokens in long[:20]]
+    rest = [f"... and {len(long) - 20:,} more"] if len(long) > 20 else []
+    needed = max(num_tokens for _, num_tokens in long)
+    raise DataError(
+        f"data.max_length={max_length}, but {len(long):,} rows are longer. Set data.max_length={needed}, or "
+        "data.long_rows=truncate to cut them or skip to leave them out.\n" + "\n".join(shown + rest)
+    )
+
+
+def end_of_turn_id(row: TokenRow, tokenizer: TextTokenizer) -> int | None:
+    """The special token that ends the row's last assistant turn, none where its template writes no such token."""
+    last = int(row.tokens[np.flatnonzero(row.trained)[-1]])
+    return last if last in tokenizer.tokenizer.get_added_tokens_decoder() else None
+
+
+def _mask(offsets: Sequence[Span], spans: Sequence[Span]) -> np.ndarray:
+    """Which tokens begin inside one of the spans, (T,) bool."""
+    starts = np.fromiter((start for start, _ in offsets), dtype=np.int64, count=len(offsets))
+    trained = np.zeros(len(offsets), dtype=bool)
+    for start, end in spans:
+        trained |= (starts >= start) & (starts < end)
+    return trained
+
+
+def _special_tokens(tokenizer: Tokenizer, config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, str]:
+    """The named special tokens of the tokenizer's config.
+
+    Only eos_token, without which no answer ends, may come from the base's config: a chat template must see the tokens
+    that transformers would show it. Like transformers, makes sure that each of them in a text becomes one token.
+    """
+    named = {}
+    for name in NAMED_TOKENS:
+        token = config.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if token is None and name == "eos_token" and (ids := _ids(base.get("eos_token_id"))):
+            token = tokenizer.id_to_token(ids[0])
+        if isinstance(token, str) and token:
+            named[name] = token
+    known = [token for token in named.values() if tokenizer.token_to_id(token) is not None]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in dict.fromkeys(known)])
+    return named
+
+
+def _ids(value: int | list[int] | None) -> list[int]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BaseModelError(f"{file} is not JSON: {error}. Fetch or save the base's files again.") from error
