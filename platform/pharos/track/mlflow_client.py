@@ -1,0 +1,167 @@
+"""Reaching an MLflow store: the client, the check at the start, experiments, and errors that say what would help.
+
+MLflow is imported inside functions: it takes two seconds. Ids are explicit everywhere; the fluent API is never used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from pharos.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SERVER_SCHEMES = ("http", "https", "databricks")
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+CHECK_TIMEOUT_S = 4
+SQLITE_MAGIC = b"SQLite format 3\0"
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """A client of the tracking store and of the registry behind one URI, silent on the terminal.
+
+    A new SQLite store is created here, which takes about two seconds.
+    """
+    # No telemetry; it is read while mlflow is imported.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # set_terminated prints the run's address for each trial, over the live view:
+    # https://github.com/mlflow/mlflow/pull/15734
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow import MlflowClient
+
+    # "Creating initial MLflow database tables" and its like, at INFO on every new store.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def check_tracking(uri: str, experiment: str) -> None:
+    """Raise TrackingError, within about five seconds, when the store at `uri` could not take this sweep.
+
+    Nothing is created: a SQLite file that is not there yet is checked by the directory that will hold it.
+    """
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme == "sqlite":
+        if not _check_sqlite_file(uri):
+            return
+    elif scheme in DATABASE_PORTS:
+        _check_port(uri, DATABASE_PORTS[scheme])
+    elif scheme not in SERVER_SCHEMES:
+        raise TrackingError(
+            f"tracking.uri={shown(uri)} is no MLflow store that works: MLflow no longer writes to plain directories. "
+            "Use sqlite:////absolute/path/mlflow.db, or the address of a server such as http://host:5000."
+        )
+    remedy = "Start it (mlflow server), correct tracking.uri, or leave it out to track in SQLite beside the storage."
+    with request_limits(timeout_s=CHECK_TIMEOUT_S, max_retries=0), tracking_errors(uri, remedy):
+        found = connect(uri).get_experiment_by_name(experiment)
+    if found is not None and found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"tracking.experiment={experiment} was deleted from {shown(uri)}, and MLflow keeps its name. Restore it "
+            f"(mlflow experiments restore --experiment-id {found.experiment_id}) or choose another name."
+        )
+
+
+def ensure_experiment(client: MlflowClient, name: str, artifact_root: Path | None) -> str:
+    """The id of an experiment, made where it is not there yet.
+
+    artifact_root: where a database store keeps artifacts, absolute, since Ray's workers change directory. A server
+    has its own place for them, and so has an experiment that exists: both stay.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    is_server = urlsplit(client.tracking_uri).scheme in SERVER_SCHEMES
+    location = None if is_server or artifact_root is None else artifact_root.resolve().as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+@contextmanager
+def request_limits(*, timeout_s: int, max_retries: int) -> Iterator[None]:
+    """Bound MLflow's HTTP requests inside the block; unbounded, one to a dead server takes four minutes.
+
+    MLflow reads these limits from the environment alone. What the user has set there stands.
+    """
+    limits = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(max_retries),
+    }
+    ours = {name: value for name, value in limits.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def tracking_errors(uri: str, remedy: str) -> Iterator[None]:
+    """Turn whatever a store raises inside the block into a TrackingError with the address, the reason and a remedy."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        # requests' errors are OSErrors; a missing database driver is an ImportError.
+        raise TrackingError(f"tracking: {shown(uri)} cannot be used: {reason_of(error, uri)}. {remedy}") from error
+
+
+def reason_of(error: BaseException, uri: str) -> str:
+    """One line that says what went wrong, without MLflow's advice on its own settings and without a password."""
+    text = str(error).strip().replace(uri, shown(uri))
+    innermost = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
+    if innermost:
+        return innermost[1].strip()
+    first_line = text.splitlines()[0] if text else type(error).__name__
+    return first_line.rstrip(".")[:300]
+
+
+def shown(uri: str) -> str:
+    """A URI as it may be shown: a password in it is replaced."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
+
+
+def _check_sqlite_file(uri: str) -> bool:
+    """Whether the file of a SQLite URI exists. Raises TrackingError when it is no database or cannot be written."""
+    path = Path(unquote(urlsplit(uri).path[1:]))
+    if not path.is_absolute():
+        raise TrackingError(
+            f"tracking.uri={uri} is relative, and Ray's workers each run in a directory of their own. "
+            f"Write it absolute: sqlite:///{path.resolve()}"
+        )
+    target = next(place for place in (path, *path.parents) if place.exists())
+    try:
+        if target == path:
+            path.open("r+b").close()
+        else:
+            TemporaryFile(dir=target).close()
+    except OSError as error:
+        raise TrackingError(
+            f"tracking.uri={uri} cannot be written: {target}: {error.strerror or error}. "
+            "Give the path of a file in a directory that this user can write to."
+        ) from error
+    if target == path and path.stat().st_size and path.open("rb").read(len(SQLITE_MAGIC)) != SQLITE_MAGIC:
+        raise TrackingError(f"tracking.uri={uri} is no SQLite database. Give another file, or one that is not there.")
+    return target == path
+
+
+def _check_port(uri: str, default_port: int) -> None:
+    """A database that is away makes SQLAlchemy's start retry for minutes: ask the port first."""
+    parts = urlsplit(uri)
+    try:
+        socket.create_connection((parts.hostname or "localhost", parts.port or default_port), CHECK_TIMEOUT_S).close()
+    except OSError as error:
+        raise TrackingError(
+            f"tracking: {shown(uri)} cannot be used: {error.strerror or error}. "
+            "Start the database, correct tracking.uri, or leave it out to track in SQLite beside the storage."
+        ) from error

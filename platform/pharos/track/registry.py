@@ -1,0 +1,147 @@
+"""The hand-over: a merged model and its adapter as one version in the MLflow registry, found again by an alias.
+
+A version is a plain safetensors directory; a pickle is refused. Registering the same trial of the same spec again
+finishes what a crash left undone and makes no second version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from pharos.errors import HandOverError, TrackingError
+from pharos.track.mlflow_client import connect, shown, tracking_errors
+from pharos.track.mlflow_runs import MlflowRuns
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CANDIDATE = "candidate"
+MERGED, ADAPTER = "merged", "adapter"
+"""Directories of the trial's run that hold the merged model and, beside it, the adapter."""
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+REMEDY = "Start the server, or correct tracking.uri, and run the same sweep again: it only repeats the hand-over."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Where a version comes from; all of it becomes tags.
+
+    digests: of spec, data, base, adapter ("spec" is required). metrics: of eval and test. versions: of libraries.
+    """
+
+    sweep: str
+    trial: int
+    digests: Mapping[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def tags(self) -> dict[str, str]:
+        return {
+            "pharos.sweep": self.sweep,
+            "pharos.trial": str(self.trial),
+            **{f"pharos.digest.{name}": digest for name, digest in self.digests.items()},
+            **{f"pharos.metric.{name}": repr(value) for name, value in self.metrics.items()},
+            **{f"pharos.version.{name}": version for name, version in self.versions.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredVersion:
+    """A version of a registered model. path: its directory on this machine, none where a server keeps it."""
+
+    model: str
+    version: str
+    alias: str
+    source: str
+    path: Path | None
+
+
+def register_version(
+    runs: MlflowRuns,
+    *,
+    model: str,
+    merged: Path,
+    adapter: Path,
+    lineage: Lineage,
+    alias: str = CANDIDATE,
+) -> RegisteredVersion:
+    """Upload a trial's merged model and adapter to its run, register them as a version and set the alias.
+
+    `runs` is attached, and has written the trial. An alias that already names a later version stays there. Raises
+    HandOverError when a directory holds a pickle or no safetensors, TrackingError when the store does not answer.
+    """
+    for directory in (merged, adapter):
+        _check_weights(directory)
+    client, run_id = runs.client, runs.trial_run_id(lineage.trial)
+    with tracking_errors(runs.tracking_uri, REMEDY):
+        _ensure_model(client, model)
+        found = _find_version(client, model, run_id, lineage)
+        source = f"runs:/{run_id}/{MERGED}"
+        if found is None:
+            client.log_artifacts(run_id, str(merged), MERGED)
+            client.log_artifacts(run_id, str(adapter), ADAPTER)
+            found = client.create_model_version(model, source=source, run_id=run_id, tags=lineage.tags())
+        aliased = client.get_registered_model(model).aliases.get(alias)
+        if aliased is None or int(aliased) < int(found.version):
+            client.set_registered_model_alias(model, alias, found.version)
+        path = _local_path(client, run_id)
+    return RegisteredVersion(model=model, version=str(found.version), alias=alias, source=source, path=path)
+
+
+def resolve(tracking_uri: str, model: str, alias: str, *, download_to: Path | None = None) -> Path:
+    """The directory of the version that an alias names.
+
+    It is returned where it lies when this machine holds it, else downloaded into `download_to`. Raises TrackingError
+    when the store does not answer, has no such model or alias, or keeps it elsewhere and no `download_to` is given.
+    """
+    client = connect(tracking_uri)
+    remedy = f"Is {model} registered there, with the alias {alias}? `pharos sweep` registers its winner as {CANDIDATE}."
+    with tracking_errors(tracking_uri, remedy):
+        version = client.get_model_version_by_alias(model, alias)
+        path = _local_path(client, str(version.run_id))
+        if path is not None and path.is_dir():
+            return path
+        if download_to is not None and path is None:
+            download_to.mkdir(parents=True, exist_ok=True)
+            return Path(client.download_artifacts(str(version.run_id), MERGED, str(download_to)))
+    where = "on the server: give a directory to download it to" if path is None else f"in {path}, which is not there"
+    raise TrackingError(f"tracking: {shown(tracking_uri)} keeps {model}@{alias} (version {version.version}) {where}.")
+
+
+def _check_weights(directory: Path) -> None:
+    pickles = sorted(path.name for path in directory.rglob("*") if path.suffix in PICKLE_SUFFIXES)
+    if pickles:
+        raise HandOverError(f"{directory} holds {', '.join(pickles)}: pickles are not handed over, only safetensors.")
+    if not any(directory.glob("*.safetensors")):
+        raise HandOverError(f"{directory} holds no safetensors file: there is no model to register.")
+
+
+def _ensure_model(client: MlflowClient, model: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _find_version(client: MlflowClient, model: str, run_id: str, lineage: Lineage) -> Any | None:
+    """The version that an earlier call made of this run under this spec."""
+    same = [
+        version
+        for version in client.search_model_versions(f"run_id = '{run_id}'")
+        if version.name == model and version.tags.get("pharos.digest.spec") == lineage.digests["spec"]
+    ]
+    return max(same, key=lambda version: int(version.version), default=None)
+
+
+def _local_path(client: MlflowClient, run_id: str) -> Path | None:
+    """Where the merged model of a run lies, none where its artifacts are not files of this machine."""
+    artifacts = urlsplit(client.get_run(run_id).info.artifact_uri)
+    return Path(url2pathname(artifacts.path)) / MERGED if artifacts.scheme in ("", "file") else None
