@@ -1,0 +1,302 @@
+"""The driver: takes a staged sweep from its first trial to a registered model. It obeys the plan and decides nothing.
+
+Running it again resumes: the event log says what is left to do. Whatever it starts it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+
+from pharos.errors import StorageError, SweepFailed, TrackingError
+from pharos.plan import events as ev
+from pharos.plan.exchange import Score
+from pharos.plan.ledger import Ledger
+from pharos.plan.pool import PoolSettings
+from pharos.plan.result import result_json
+from pharos.plan.trial import BASELINE
+from pharos.spec.identity import MAY_CHANGE, spec_difference, spec_to_json
+from pharos.sweep.desk import Desk
+from pharos.sweep.hand_over import hand_over
+from pharos.sweep.listeners import listening
+from pharos.sweep.names import HEAD, UNTRAINED, desk_name
+from pharos.sweep.paths import SweepPaths, sweep_lock
+from pharos.sweep.phases import Phases
+from pharos.sweep.pool import run_pool_group
+from pharos.sweep.ray_session import ray_session
+from pharos.sweep.result_file import write_result
+from pharos.sweep.search import SweepSearch
+from pharos.sweep.seat import seat_of
+from pharos.sweep.staging import Staged
+from pharos.track.event_log import EventLog
+from pharos.track.follower import Follower
+from pharos.track.mlflow_client import check_tracking, shown
+from pharos.track.mlflow_runs import MlflowRuns
+from pharos.track.versions import library_versions
+
+RESUMABLE = (*MAY_CHANGE, "storage")
+"""What may differ from the spec that a sweep began with. A storage may be moved, and its sweeps with it."""
+
+
+NUM_OTHER_PROCESSES = 8
+"""Of Ray beside seats and workers: desk, launcher, Train's controller and helpers, spares."""
+TRACKING_PATIENCE_S = 60
+"""How long the end of a sweep waits for a tracking server that has fallen behind."""
+
+
+class SweepView(Protocol):
+    """What the driver tells a person while it works."""
+
+    def phase(self, text: str) -> None: ...
+
+    def update(self, events: Sequence[ev.Event]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Where to run: none starts Ray on this machine."""
+
+    address: str | None = None
+    dashboard_port: int | None = None
+
+
+def run_sweep(staged: Staged, *, cluster: Cluster, view: SweepView) -> dict[str, Any]:
+    """Run or resume a sweep; returns what result.json holds.
+
+    Raises a UserError kind for what the user can mend, SweepFailed when no trial could be trained, HandOverError when
+    the merged model failed a check. KeyboardInterrupt passes through: the log is whole, and a second run resumes.
+    """
+    paths = SweepPaths(staged.storage, staged.spec.name)
+    with sweep_lock(paths):
+        log = EventLog(paths.events)
+        before = Ledger.of(log.read())
+        refuse_other_spec(before, staged)
+        if _is_finished(before, staged):
+            return result_json(before, staged.plan)
+        uri = staged.spec.tracking.uri or paths.tracking_uri
+        check_tracking(uri, staged.spec.tracking.experiment)
+        return _Run(staged, paths, log, uri, view).run(cluster)
+
+
+def refuse_other_spec(before: Ledger, staged: Staged) -> None:
+    """Raise StorageError with the difference when the storage holds a sweep of this name with another spec."""
+    if before.started is None:
+        return
+    now = spec_to_json(staged.spec)
+    difference = spec_difference(before.started.spec, now, ignore=RESUMABLE)
+    difference += spec_difference(
+        {"pool.placement": before.started.spec["pool"]["placement"]}, {"pool.placement": now["pool"]["placement"]}
+    )
+    if difference:
+        changes = "\n".join(f"  {line}" for line in difference)
+        raise StorageError(
+            f"name={staged.spec.name} is a sweep in {staged.storage} already, with another spec:\n{changes}\n"
+            "Give this one another name, or take the change back to resume."
+        )
+    data = before.started.digests.get("data")
+    if data is not None and data != staged.data.digest:
+        raise StorageError(
+            f"name={staged.spec.name} is a sweep in {staged.storage} already, and its data have changed since "
+            f"(digest {data[:12]}, now {staged.data.digest[:12]}). Give this one another name, or restore the files."
+        )
+
+
+def pool_settings(staged: Staged, paths: SweepPaths, pool: str) -> PoolSettings:
+    """What the plan says of a pool, as its workers need it."""
+    spec, plan = staged.spec, staged.plan
+    targets = spec.lora.target_modules
+    return PoolSettings(
+        pool=pool,
+        base_key=plan.base_key,
+        base_dir=str(staged.base_dir),
+        data_dir=str(staged.data.directory),
+        trials_dir=str(paths.trials),
+        workers=plan.num_workers,
+        seats_per_worker=plan.seats_per_worker,
+        placement=plan.placement,
+        sharding=plan.sharding,
+        target_modules=targets if isinstance(targets, str) else tuple(targets),
+        r_max=plan.r_max,
+        micro_batch_size=spec.train.micro_batch_size,
+        report_every=plan.report_every,
+        metric=spec.search.metric if spec.search else "eval_loss",
+        metric_scope=spec.search.metric_scope if spec.search else "best",
+        dtype=plan.dtype,
+        activation_checkpointing=spec.train.activation_checkpointing,
+        trust_remote_code=spec.trust_remote_code,
+    )
+
+
+class _Run:
+    """One session of a sweep, phase by phase."""
+
+    def __init__(self, staged: Staged, paths: SweepPaths, log: EventLog, uri: str, view: SweepView) -> None:
+        self._staged, self._paths, self._log, self._uri, self._view = staged, paths, log, uri, view
+        self._spec, self._plan = staged.spec, staged.plan
+        self._phases = Phases()
+
+    def run(self, cluster: Cluster) -> dict[str, Any]:
+        self._enter("start", "starting Ray")
+        with ray_session(
+            address=cluster.address,
+            num_cpus=max(os.cpu_count() or 1, int(self._plan.num_workers * self._spec.pool.cpus_per_worker)),
+            num_processes=self._plan.num_seats + self._plan.num_workers + NUM_OTHER_PROCESSES,
+            gpus=self._spec.pool.gpus_per_worker > 0,
+            threads_per_worker=max(1, int(self._spec.pool.cpus_per_worker)),
+            dashboard_port=cluster.dashboard_port,
+        ):
+            self._desk = (
+                ray.remote(Desk)
+                .options(name=desk_name(self._spec.name), num_cpus=0, resources=HEAD, max_concurrency=1000)
+                .remote(self._spec, self._plan, self._log)
+            )
+            ray.get(
+                self._desk.open.remote(
+                    digests=self._staged.digests(), versions=library_versions(), spec_json=self._spec_without_password()
+                )
+            )
+            follower = Follower(self._log, self._runs())
+            with listening(self._desk, [self._view.update, follower.publish]):
+                self._sweep()
+                self._hand_over(follower)
+                result = self._finish()
+            self._view.phase("writing the last events to MLflow")
+            backlog = follower.close(timeout_s=TRACKING_PATIENCE_S)
+        write_result(self._paths.result, result)
+        if backlog:
+            self._view.phase(f"{backlog} events have not reached MLflow ({follower.last_error})")
+        else:
+            self._keep_with_the_run()
+        return result
+
+    def _sweep(self) -> None:
+        """Everything that needs the pool: search, then the test rows of the winner, the baseline and the base."""
+        self._enter("pool", "starting the pool")
+        pool = run_pool_group.remote(
+            pool_settings(self._staged, self._paths, "pool-0"),
+            self._spec.pool,
+            desk_name(self._spec.name),
+            str(self._paths.ray),
+        )
+        self._enter("search", "training")
+        self._search()
+        self._check()
+        self._enter("test", "scoring winner, baseline and base on test rows")
+        self._score()
+        ray.get(self._desk.close.remote("the sweep is over"))
+        ray.get(pool)
+        self._check()
+
+    def _search(self) -> None:
+        """Ray Tune runs the proxies until every trial has its final state."""
+        ledger = self._ledger()
+        left = self._plan.num_trials - sum(trial.state.is_final for trial in ledger.trials.values())
+        if left <= 0:
+            return
+        desk = desk_name(self._spec.name)
+        tune.Tuner(
+            tune.with_resources(seat_of(desk), HEAD),
+            tune_config=tune.TuneConfig(
+                search_alg=SweepSearch(self._spec, ledger, num_trials=self._plan.num_trials),
+                num_samples=left,
+                max_concurrent_trials=self._plan.num_seats,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=f"session-{ledger.next_sequence}",
+                storage_path=str(self._paths.ray),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=2),
+            ),
+        ).fit()
+
+    def _score(self) -> None:
+        ledger = self._ledger()
+        best = ledger.best()
+        if best is None:
+            raise SweepFailed("no trial has a score: " + _reasons(ledger) + f"\nThe log: {self._paths.events}")
+        wanted = [Score(number=UNTRAINED, adapter=None, split="test")]
+        for number in sorted({BASELINE, best.number}):
+            adapter = ledger.trials[number].best_checkpoint
+            if adapter is not None:
+                wanted.append(Score(number=number, adapter=adapter, split="test"))
+        ray.get(self._desk.score.remote(wanted))
+
+    def _hand_over(self, follower: Follower) -> None:
+        """Merge, check, register. The registry ties a version to its trial's run, so MLflow must have caught up."""
+        self._enter("hand_over", "handing the winner over")
+        follower.publish(ray.get(self._desk.events_since.remote(0)))
+        deadline_s = time.monotonic() + TRACKING_PATIENCE_S
+        while follower.backlog and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        if follower.backlog and self._spec.register_.enabled:
+            raise TrackingError(
+                f"tracking.uri={shown(self._uri)} has stopped answering: {follower.last_error}. "
+                "All trials are done and kept; run the same command again once the server is back: it only registers."
+            )
+        ledger, runs = self._ledger(), self._runs()
+        runs.attach(self._spec.name, next(self._log.read()).time_s)
+        for event in hand_over(self._staged, self._paths, ledger, runs, progress=self._view.phase):
+            ray.get(self._desk.record.remote(event))
+
+    def _finish(self) -> dict[str, Any]:
+        best = self._ledger().best()
+        ended = ev.SweepEnded(
+            state="COMPLETED",
+            reason="all trials are done",
+            best=None if best is None else best.number,
+            phases_s=self._phases.seconds(),
+        )
+        ray.get(self._desk.record.remote(ended))
+        return result_json(self._ledger(), self._plan)
+
+    def _spec_without_password(self) -> dict[str, Any]:
+        """The spec for the log: a tracking URI may hold a password, and secrets reach no log."""
+        spec = spec_to_json(self._spec)
+        if spec["tracking"]["uri"] is not None:
+            spec["tracking"]["uri"] = shown(spec["tracking"]["uri"])
+        return spec
+
+    def _runs(self) -> MlflowRuns:
+        return MlflowRuns(self._uri, self._spec.tracking.experiment, artifact_root=self._paths.artifacts)
+
+    def _keep_with_the_run(self) -> None:
+        """result.json beside the sweep's metrics."""
+        runs = self._runs()
+        runs.attach(self._spec.name, next(self._log.read()).time_s)
+        runs.log_artifact(self._paths.result)
+
+    def _check(self) -> None:
+        failure = ray.get(self._desk.failure.remote())
+        if failure is not None:
+            logs = Path(tempfile.gettempdir(), "ray", "session_latest", "logs")
+            raise SweepFailed(
+                f"the pool could not be kept alive: {failure}\n"
+                f"Its workers' logs: {logs}\nFinished trials are kept; run the same command again to resume."
+            )
+
+    def _ledger(self) -> Ledger:
+        return Ledger.of(ray.get(self._desk.events_since.remote(0)))
+
+    def _enter(self, name: str, text: str) -> None:
+        self._phases.enter(name)
+        self._view.phase(text)
+
+
+def _is_finished(before: Ledger, staged: Staged) -> bool:
+    """Whether nothing is left to do: all trials the plan asks for are final, and the hand-over is done."""
+    finished = sum(trial.state.is_final for trial in before.trials.values())
+    complete = before.ended is not None and before.ended.state == "COMPLETED"
+    return complete and finished >= staged.plan.num_trials
+
+
+def _reasons(ledger: Ledger) -> str:
+    return "; ".join(sorted({trial.reason for trial in ledger.trials.values() if trial.reason})) or "none was trained"

@@ -1,0 +1,32 @@
+"""The environment that Ray and MLflow read when they are first imported. Set it before; this imports neither."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # No telemetry. MLflow would also write an id of this installation into the home directory.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def set_environment(*, address: str | None) -> None:
+    """Quiet Ray and keep SIGINT ours. A cluster of our own (no address) takes requests with its token only.
+
+    Nothing that is set already is touched. The token lives as long as this process and its children; a cluster that is
+    there already has a mode and a token of its own.
+    """
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    if address is not None:
+        return
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -1,0 +1,117 @@
+"""The hand-over: merge the winner, check the merge, generate answers to test rows, register. In this order.
+
+Nothing is registered that failed a check. Each outcome is yielded as an event for the desk to write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pharos.data.prepare import open_prompts, open_split
+from pharos.model.generate import exact_match
+from pharos.model.merge import merge_adapter
+from pharos.model.parity import Parity, check_parity
+from pharos.plan import events as ev
+from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.trial import BASELINE, trial_name
+from pharos.sweep.names import UNTRAINED
+from pharos.sweep.paths import SweepPaths
+from pharos.sweep.staging import Staged
+from pharos.track.mlflow_runs import MlflowRuns
+from pharos.track.registry import Lineage, register_version
+from pharos.track.versions import library_versions
+
+NUM_PARITY_ROWS = 16
+GENERATION_BATCH = 64
+"""Prompts answered at a time."""
+
+Progress = Callable[[str], None]
+
+
+def hand_over(
+    staged: Staged, paths: SweepPaths, ledger: Ledger, runs: MlflowRuns, *, progress: Progress
+) -> Iterator[ev.Event]:
+    """Take the sweep's best trial to the registry. `runs` is attached and has the winner's run.
+
+    Yields TestScored for exact match, where the spec asks for it, then ModelRegistered, unless the spec turns it off.
+    Raises HandOverError when the merged model is not base + adapter.
+    """
+    winner = ledger.best()
+    if winner is None or winner.best_checkpoint is None:
+        return
+    adapter = Path(winner.best_checkpoint)
+    progress(f"merging {trial_name(staged.spec.name, winner.number)} into its base")
+    merge_adapter(staged.base_dir, adapter, paths.merged)
+    progress("comparing the merged model with base + adapter")
+    parity = _check(staged, adapter, paths.merged)
+    measured = {"parity": parity.max_abs_difference, "eval_loss": winner.score or 0.0, **winner.test_metrics}
+    if staged.spec.test.generate:
+        for scored in _exact_matches(staged, paths, ledger, winner, progress):
+            measured |= scored.metrics if scored.number == winner.number else {}
+            yield scored
+    if staged.spec.register_.enabled:
+        progress("registering")
+        yield _register(staged, paths, winner, adapter, measured, runs)
+
+
+def _check(staged: Staged, adapter: Path, merged: Path) -> Parity:
+    rows = open_split(staged.data.directory, "eval")
+    held_out = [rows.row(index)[0].tolist() for index in range(min(NUM_PARITY_ROWS, len(rows)))]
+    return check_parity(staged.base_dir, adapter, merged, held_out, trust_remote_code=staged.spec.trust_remote_code)
+
+
+def _exact_matches(
+    staged: Staged, paths: SweepPaths, ledger: Ledger, winner: TrialRecord, progress: Progress
+) -> Iterator[ev.TestScored]:
+    """Generated answers to the test rows: by the merged winner, the baseline and the base as it is."""
+    prompts, references = open_prompts(staged.data.directory)
+    models: dict[int, tuple[Path, Path | None]] = {UNTRAINED: (staged.base_dir, None)}
+    baseline = ledger.trials.get(BASELINE)
+    if baseline is not None and baseline.best_checkpoint is not None:
+        models[BASELINE] = (staged.base_dir, Path(baseline.best_checkpoint))
+    models[winner.number] = (paths.merged, None)
+    for number, (model_dir, adapter_dir) in models.items():
+        progress(f"answering {len(prompts)} test rows with {_called(staged, number)}")
+        match = exact_match(
+            model_dir,
+            [prompt.tolist() for prompt in prompts],
+            references,
+            max_new_tokens=staged.spec.test.max_new_tokens,
+            adapter_dir=adapter_dir,
+            batch_size=GENERATION_BATCH,
+            trust_remote_code=staged.spec.trust_remote_code,
+        )
+        yield ev.TestScored(number=number, metrics={"test_exact_match": match.score})
+
+
+def _register(
+    staged: Staged,
+    paths: SweepPaths,
+    winner: TrialRecord,
+    adapter: Path,
+    measured: dict[str, float],
+    runs: MlflowRuns,
+) -> ev.ModelRegistered:
+    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    lineage = Lineage(
+        sweep=staged.spec.name,
+        trial=winner.number,
+        digests=staged.digests() | {"adapter": hashlib.sha256(weights).hexdigest()},
+        metrics=measured,
+        versions=library_versions(),
+    )
+    model = staged.spec.register_.model or staged.spec.name
+    version = register_version(runs, model=model, merged=paths.merged, adapter=adapter, lineage=lineage)
+    return ev.ModelRegistered(
+        number=winner.number,
+        model=version.model,
+        version=version.version,
+        alias=version.alias,
+        source=version.source if version.path is None else str(version.path),
+    )
+
+
+def _called(staged: Staged, number: int) -> str:
+    return "the untrained base" if number == UNTRAINED else trial_name(staged.spec.name, number)

@@ -1,0 +1,121 @@
+"""Ray for the length of a sweep: a cluster of our own on this machine, or one that is there already.
+
+The dashboard process stays on, on loopback: Ray Train asks its State API when it cleans up placement groups.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from pharos.errors import ClusterError
+from pharos.sweep.names import NAMESPACE
+
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Pools exchange small values only; Ray's default would take a third of the memory."""
+
+CONNECT_TIMEOUT_S = 5
+
+# Of every worker of the job. One thread a worker: workers share the cores, and idle OpenMP threads spin.
+WORKER = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+RAY_STARTUP_CONCURRENCY = "RAY_worker_maximum_startup_concurrency"
+"""Ray spells the names of its settings in lower case."""
+
+
+@contextmanager
+def ray_session(
+    *,
+    address: str | None,
+    num_cpus: int,
+    num_processes: int,
+    gpus: bool,
+    threads_per_worker: int,
+    dashboard_port: int | None,
+) -> Iterator[None]:
+    """Connect to `address`, or start Ray here. Raises ClusterError with the remedy when that cannot be.
+
+    num_processes: how many Python processes the sweep will start on this machine.
+    `environment.set_environment` must have run before Ray was imported.
+    """
+    worker_env = WORKER | {"OMP_NUM_THREADS": str(threads_per_worker)} | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
+    arguments = {
+        "namespace": NAMESPACE,
+        "runtime_env": {"env_vars": worker_env},
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    if address is None:
+        # Ray warns on the terminal when it starts more processes than this; it takes its default from the cores.
+        os.environ[RAY_STARTUP_CONCURRENCY] = str(max(num_processes, num_cpus))
+        arguments |= {
+            "num_cpus": num_cpus,
+            "include_dashboard": True,
+            "dashboard_host": "127.0.0.1",
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+        if dashboard_port is not None:
+            check_port(dashboard_port)
+            arguments["dashboard_port"] = dashboard_port
+    else:
+        check_address(address)
+        arguments["address"] = address
+    try:
+        ray.init(**arguments)
+    except Exception as error:
+        where = "on this machine" if address is None else f"at address={address}"
+        raise ClusterError(f"Ray cannot be started {where}: {_first_line(error)}") from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray takes SIGTERM for itself and ends the process; it is to interrupt a sweep as SIGINT does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_port(port: int) -> None:
+    """Raise ClusterError when something else listens on a loopback port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ClusterError(
+                f"--dashboard-port={port} is in use ({error.strerror}). Leave the option out to have a free one chosen."
+            ) from error
+
+
+def check_address(address: str) -> None:
+    """Raise ClusterError when nothing listens at host:port: Ray would ask again for ten minutes and more.
+
+    What is no host:port, such as `auto`, is left to Ray.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"--address={address} does not answer ({error}). Start the cluster, correct the address (or RAY_ADDRESS), "
+            "or leave it out to start Ray on this machine."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,212 @@
+"""The search: a thin layer over Ray Tune's OptunaSearch that numbers trials, seeds the sampler and tells states truly.
+
+Stock OptunaSearch tells a stopped trial COMPLETE with its partial value and cannot resume without losing or repeating
+trials. Here the study is rebuilt from the ledger, unfinished trials are handed out again under their old numbers, and
+Optuna hears: COMPLETE with the score; PRUNED with its intermediates; DIVERGED as PRUNED without any, because FAIL is
+invisible to TPE; FAILED as FAIL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState as OptunaState
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from pharos.plan.hyperparameters import Params, baseline_params
+from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.trial import BASELINE, TrialState
+from pharos.spec.model import Choice, Domain, LogUniform, OneMinusLogUniform, Ordered, Scalar, SweepSpec, Uniform
+
+TOLD_AS = {
+    TrialState.COMPLETED: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.STOPPED: OptunaState.PRUNED,
+    TrialState.DIVERGED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+}
+
+
+class SweepSearch(OptunaSearch):
+    """Suggests {"number": int, "params": {dotted field: value}}.
+
+    Trial 0 is the baseline; it is told to Optuna only where it lies inside the space. The sampler is seeded anew by
+    (sweep seed, trial number), so that a resumed sweep asks the same questions. Raises nothing of its own.
+    """
+
+    def __init__(self, spec: SweepSpec, ledger: Ledger, *, num_trials: int) -> None:
+        self._sweep_spec = spec
+        self._domains: Mapping[str, Domain] = spec.search.space if spec.search else {}
+        metric = spec.search.metric if spec.search else "eval_loss"
+        super().__init__(space=None, metric=metric, mode="min", study_name=spec.name)
+        self._space = {field: distribution(domain) for field, domain in self._domains.items()}
+        self._numbers: dict[str, int] = {}
+        self._intermediates: dict[int, dict[int, float]] = {}
+        self._again = {trial.number: trial for trial in ledger.unfinished()}
+        self._fresh = [number for number in range(num_trials) if number not in ledger.trials]
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._setup_study("min")
+        for number, trial in sorted(ledger.trials.items()):
+            if trial.state.is_final:
+                self._remember(trial)
+            else:
+                self._intermediates[number] = _intermediates(trial, metric)
+
+    @property
+    def study(self) -> optuna.Study:
+        return self._ot_study
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next unfinished trial, then the next new one; Searcher.FINISHED when there is none."""
+        params: Params | None = None
+        if self._again:
+            number = min(self._again)
+            params = self._again.pop(number).plan.params
+        elif self._fresh:
+            number = self._fresh.pop(0)
+            if number == BASELINE:
+                params = baseline_params(self._sweep_spec)
+        else:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = number
+        return {"number": number, "params": self._ask(trial_id, number, params)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep an evaluation; it is reported when the trial ends, once it is known not to have diverged."""
+        value = result[self.metric]
+        if value == value:
+            self._intermediates.setdefault(self._numbers[trial_id], {})[result["clocks"]] = value
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna how a trial ended. A result without a final state is a proxy that died: FAIL."""
+        if result and result.get("done") and not error:
+            self.on_trial_result(trial_id, result)
+        trial = self._ot_trials.get(trial_id)
+        if trial is None or trial_id in self._completed_trials:
+            return
+        self._completed_trials.add(trial_id)
+        result = {} if error or result is None else result
+        state = TrialState(result.get("state", TrialState.FAILED))
+        told = TOLD_AS.get(state, OptunaState.FAIL)
+        if state != TrialState.DIVERGED:
+            for step, value in sorted(self._intermediates.get(self._numbers[trial_id], {}).items()):
+                trial.report(value, step)
+        self.study.tell(trial, result["score"] if told == OptunaState.COMPLETE else None, state=told)
+
+    def _ask(self, trial_id: str, number: int, fixed: Params | None) -> dict[str, Scalar]:
+        """Values for a trial: given ones, made known to Optuna where they lie in the space, or the sampler's."""
+        if fixed is not None:
+            inside = _inside(self._domains, fixed)
+            if inside is None:
+                return dict(fixed)
+            self.study.enqueue_trial(inside, user_attrs={"number": number})
+        self.study.sampler = self._sampler_for(number)
+        trial = self.study.ask(fixed_distributions=self._space)
+        trial.set_user_attr("number", number)
+        self._ot_trials[trial_id] = trial
+        return {field: to_value(self._domains[field], raw) for field, raw in trial.params.items()}
+
+    def _sampler_for(self, number: int) -> optuna.samplers.BaseSampler:
+        search = self._sweep_spec.search
+        if search is None:
+            return optuna.samplers.RandomSampler(seed=0)
+        digest = hashlib.sha256(f"{search.seed}/{number}".encode()).digest()
+        with warnings.catch_warnings():
+            # Optuna marks multivariate and constant_liar as experimental; both are chosen on purpose.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(
+                seed=int.from_bytes(digest[:4], "big"),
+                multivariate=True,
+                constant_liar=True,
+                n_startup_trials=search.num_startup_trials,
+            )
+
+    def _remember(self, trial: TrialRecord) -> None:
+        """A finished trial of an earlier session, as if Optuna had seen it end."""
+        inside = _inside(self._domains, trial.plan.params)
+        if inside is None or not self._space:
+            return
+        told = TOLD_AS[trial.state]
+        seen = {} if trial.state == TrialState.DIVERGED else _intermediates(trial, self.metric)
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                state=told,
+                value=_value(trial, told, seen),
+                params=inside,
+                distributions=self._space,
+                intermediate_values=seen,
+                user_attrs={"number": trial.number},
+            )
+        )
+
+
+def distribution(domain: Domain) -> BaseDistribution:
+    """A domain of the spec as Optuna's: an ordered list is an integer index, 1 - x on a log scale is a log float."""
+    match domain:
+        case Ordered(ordered=values):
+            return IntDistribution(0, len(values) - 1)
+        case Choice(choice=values):
+            return CategoricalDistribution(values)
+        case Uniform(uniform=[low, high]):
+            return FloatDistribution(low, high)
+        case LogUniform(log_uniform=[low, high]):
+            return FloatDistribution(low, high, log=True)
+        case OneMinusLogUniform(one_minus_log_uniform=[low, high]):
+            return FloatDistribution(1 - high, 1 - low, log=True)
+    raise TypeError(f"{domain!r} is no domain")
+
+
+def to_value(domain: Domain, raw: Any) -> Scalar:
+    """Optuna's value of a parameter as the trial's."""
+    match domain:
+        case Ordered(ordered=values):
+            return values[raw]
+        case OneMinusLogUniform():
+            return 1 - raw
+    return raw
+
+
+def to_raw(domain: Domain, value: Scalar) -> Any:
+    """The inverse of `to_value`; none where an ordered list does not hold the value."""
+    match domain:
+        case Ordered(ordered=values):
+            return values.index(value) if value in values else None
+        case OneMinusLogUniform():
+            return 1 - float(value)
+    return value
+
+
+def _inside(domains: Mapping[str, Domain], params: Params) -> dict[str, Any] | None:
+    """The point as Optuna's values, or none where it lies outside the space."""
+    raw = {field: to_raw(domains[field], value) for field, value in params.items() if field in domains}
+    if len(raw) < len(domains):
+        return None
+    for field, value in raw.items():
+        known = distribution(domains[field])
+        if value is None or (isinstance(known, CategoricalDistribution) and value not in known.choices):
+            return None
+        if isinstance(known, FloatDistribution):
+            # 1 - (1 - x) may fall beyond the end by a rounding: such a point is on the edge, not outside.
+            slack = 1e-12
+            if not known.low - slack <= value <= known.high + slack:
+                return None
+            raw[field] = min(max(value, known.low), known.high)
+    return raw
+
+
+def _intermediates(trial: TrialRecord, metric: str) -> dict[int, float]:
+    """Evaluations by clocks, as the search reports them while a trial runs."""
+    per_step = trial.plan.clocks_per_step
+    return {step * per_step: metrics[metric] for step, metrics in trial.evaluations.items() if metric in metrics}
+
+
+def _value(trial: TrialRecord, told: OptunaState, seen: Mapping[int, float]) -> float | None:
+    if told == OptunaState.COMPLETE:
+        return trial.score
+    return seen[max(seen)] if told == OptunaState.PRUNED and seen else None

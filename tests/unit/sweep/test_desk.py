@@ -1,0 +1,287 @@
+"""The desk alone, as a plain asyncio object: who is seated, who goes on, what the log says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from tests.support.plans import a_plan, a_spec
+
+from pharos.plan.exchange import Orders, RoundReport, RoundTimes, Score, ScoreReport, SeatReport
+from pharos.plan.ledger import Ledger
+from pharos.plan.trial import TrialState
+from pharos.sweep.desk import Desk, Patience
+from pharos.track.event_log import EventLog
+
+NUM_CLOCKS = 40
+REPORT_EVERY = 10
+RUNGS = (10, 20)
+
+
+class FakePool:
+    """A pool that trains nothing: a trial's metric is given by its number, and its clocks advance by rounds."""
+
+    def __init__(self, desk: Desk, metric: Callable[[int, int], float], *, num_seats: int = 4, name: str = "pool-0"):
+        self.desk, self.metric, self.num_seats, self.name = desk, metric, num_seats, name
+        self.live: dict[int, tuple[int, int]] = {}
+        self.round = 0
+        self.order = 1
+        self.scored: list[Score] = []
+        self.closed = False
+
+    async def attach(self) -> None:
+        self.live.clear()
+        self.attempt = await self.desk.attach(self.name, "key", workers=2, num_seats=self.num_seats)
+        await self.obey(await self.desk.exchange(self.attempt, self.report()))
+
+    async def turn(self) -> Orders:
+        for seat, (number, clocks) in self.live.items():
+            self.live[seat] = (number, clocks + REPORT_EVERY)
+        orders = await self.desk.exchange(self.attempt, self.report())
+        await self.obey(orders)
+        return orders
+
+    async def obey(self, orders: Orders) -> None:
+        for eviction in orders.evict:
+            assert self.live.pop(eviction.seat)[0] == eviction.number
+        for admission in orders.admit:
+            assert admission.seat not in self.live
+            done = 0 if admission.checkpoint is None else int(admission.checkpoint.rsplit("-", 1)[1])
+            self.live[admission.seat] = (admission.trial.number, done)
+        self.scored = list(orders.score)
+        self.closed = orders.close
+
+    def report(self) -> RoundReport:
+        seats = [self.seat_report(seat, number, clocks) for seat, (number, clocks) in self.live.items()]
+        self.round += 1
+        return RoundReport(
+            pool=self.name,
+            round=self.round,
+            clocks=REPORT_EVERY if seats else 0,
+            live_seat_clocks=REPORT_EVERY * len(seats),
+            num_tokens=100,
+            num_padded_tokens=120,
+            times=RoundTimes(clocks_s=1.0),
+            seats=tuple(seats[:: self.order]),
+            scores=tuple(ScoreReport(number=s.number, split=s.split, metrics={"test_loss": 1.5}) for s in self.scored),
+        )
+
+    def seat_report(self, seat: int, number: int, clocks: int) -> SeatReport:
+        value = self.metric(number, clocks)
+        finite = value == value
+        return SeatReport(
+            number=number,
+            seat=seat,
+            step=clocks,
+            clocks=clocks,
+            eval_metrics={"eval_loss": value} if finite else {},
+            best_metric=value if finite else None,
+            best_step=clocks,
+            best_checkpoint=f"/trials/{number}/step-{clocks}",
+            checkpoint=f"/trials/{number}/step-{clocks}",
+            done=clocks >= NUM_CLOCKS,
+            diverged=None if finite else "loss is nan at step 7",
+        )
+
+
+async def drive(desk: Desk, pool: FakePool, numbers: range) -> list[int]:
+    """Play Ray Tune and the pool until all trials are final; returns the numbers in the order of their ends."""
+    ended: list[int] = []
+
+    async def proxy(queue: list[int]) -> None:
+        while queue:
+            number = queue.pop(0)
+            await desk.admit(number, {"optim.learning_rate": 1e-4})
+            while not (await desk.next_report(number))["done"]:
+                pass
+            ended.append(number)
+
+    queue = list(numbers)
+    proxies = [asyncio.create_task(proxy(queue)) for _ in range(pool.num_seats)]
+    await asyncio.sleep(0)
+    await pool.attach()
+    while not all(task.done() for task in proxies):
+        await pool.turn()
+    return ended
+
+
+def a_desk(tmp_path: Path, *, num_trials: int = 8) -> Desk:
+    spec = a_spec(max_steps=NUM_CLOCKS, num_trials=num_trials)
+    plan = a_plan(spec, rungs=RUNGS, report_every=REPORT_EVERY, num_seats=4, base_key="key")
+    return Desk(
+        spec, plan, EventLog(tmp_path / "events"), patience=Patience(refill_s=0.05, idle_s=0.05), now=lambda: 1.0
+    )
+
+
+def ledger_of(tmp_path: Path) -> Ledger:
+    return Ledger.of(EventLog(tmp_path / "events").read())
+
+
+def a_scattered_metric(number: int, clocks: int) -> float:
+    return (number * 7) % 5 + 1.0
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, timeout=30))
+
+
+def test_every_trial_runs_once_and_halving_stops_the_weak_but_never_the_baseline(tmp_path: Path) -> None:
+    desk = a_desk(tmp_path)
+
+    async def sweep() -> None:
+        await desk.open(digests={}, versions={}, spec_json={})
+        await drive(desk, FakePool(desk, lambda number, clocks: 10.0 - number), range(8))
+
+    run(sweep())
+    states = {number: trial.state for number, trial in ledger_of(tmp_path).trials.items()}
+    assert sorted(states) == list(range(8))
+    assert states[0] == TrialState.COMPLETED
+    assert states[1] == TrialState.PRUNED
+    assert states[7] == TrialState.COMPLETED
+    ledger = ledger_of(tmp_path)
+    assert ledger.best().number == 7
+    assert all(trial.clocks == NUM_CLOCKS for trial in ledger.trials.values() if trial.state == TrialState.COMPLETED)
+    assert "of 4 at 10 clocks" in ledger.trials[1].reason
+
+
+def test_decisions_do_not_depend_on_the_order_of_the_reports(tmp_path: Path) -> None:
+    outcomes = []
+    for order in (1, -1):
+        desk = a_desk(tmp_path / str(order))
+
+        async def sweep(desk: Desk = desk, order: int = order) -> None:
+            pool = FakePool(desk, a_scattered_metric)
+            pool.order = order
+            await drive(desk, pool, range(8))
+
+        run(sweep())
+        trials = ledger_of(tmp_path / str(order)).trials
+        outcomes.append({number: (trial.state, trial.reason) for number, trial in trials.items()})
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_diverged_trial_leaves_alone_and_its_seat_is_filled_again(tmp_path: Path) -> None:
+    desk = a_desk(tmp_path)
+    nan_at = {2: 10}
+
+    async def sweep() -> None:
+        pool = FakePool(desk, lambda number, clocks: float("nan") if nan_at.get(number) == clocks else 1.0 + number)
+        await drive(desk, pool, range(8))
+
+    run(sweep())
+    trials = ledger_of(tmp_path).trials
+    assert trials[2].state == TrialState.DIVERGED
+    assert trials[2].reason == "loss is nan at step 7"
+    assert [n for n, trial in trials.items() if trial.state == TrialState.DIVERGED] == [2]
+    assert len(trials) == 8
+
+
+def test_the_trials_of_a_pool_that_died_resume_from_their_checkpoints(tmp_path: Path) -> None:
+    desk = a_desk(tmp_path, num_trials=4)
+
+    async def sweep() -> None:
+        for number in range(4):
+            await desk.admit(number, {})
+        pool = FakePool(desk, lambda number, clocks: 1.0)
+        await pool.attach()
+        await pool.turn()
+        stale = pool.attempt
+        await pool.attach()
+        assert sorted(pool.live.values()) == [(0, 10), (1, 10)], "rung 10 stopped the other two before"
+        assert (await desk.exchange(stale, pool.report())).close, "orders for an earlier start are void"
+
+    run(sweep())
+    ledger = ledger_of(tmp_path)
+    assert ledger.restarts == 1
+    assert [trial.state for trial in ledger.trials.values()] == [TrialState.RUNNING] * 2 + [TrialState.PRUNED] * 2
+
+
+def test_a_second_session_goes_on_where_the_log_ends(tmp_path: Path) -> None:
+    async def first_session() -> None:
+        desk = a_desk(tmp_path, num_trials=6)
+        for number in range(4):
+            await desk.admit(number, {})
+        pool = FakePool(desk, lambda number, clocks: 1.0 + number)
+        await pool.attach()
+        await pool.turn()
+
+    run(first_session())
+    before = ledger_of(tmp_path)
+    finished = {number for number, trial in before.trials.items() if trial.state.is_final}
+    assert finished == {2, 3}
+
+    async def second_session() -> None:
+        desk = a_desk(tmp_path, num_trials=6)
+        await desk.open(digests={}, versions={}, spec_json={})
+        pool = FakePool(desk, lambda number, clocks: 1.0 + number)
+        for number in set(range(6)) - finished:
+            await desk.admit(number, {})
+        await pool.attach()
+        assert (0, 10) in pool.live.values()
+        while pool.live:
+            await pool.turn()
+
+    run(second_session())
+    after = ledger_of(tmp_path)
+    assert sorted(after.trials) == list(range(6))
+    assert all(trial.state.is_final for trial in after.trials.values())
+    assert {number: after.trials[number] for number in finished} == {n: before.trials[n] for n in finished}
+
+
+def test_a_pool_that_is_gone_for_good_lets_its_proxies_go_and_leaves_its_trials_unfinished(tmp_path: Path) -> None:
+    desk = a_desk(tmp_path, num_trials=4)
+
+    async def sweep() -> list[dict[str, Any]]:
+        for number in range(4):
+            await desk.admit(number, {})
+        pool = FakePool(desk, lambda number, clocks: 1.0, num_seats=2)
+        await pool.attach()
+        await desk.pool_failed("pool-0", "RuntimeError: no space left")
+        return [await desk.next_report(number) for number in range(4)]
+
+    results = run(sweep())
+    assert all(result["done"] and result["state"] == "FAILED" for result in results)
+    assert run(desk.failure()) == "RuntimeError: no space left"
+    assert len(ledger_of(tmp_path).unfinished()) == 4
+
+
+def test_stop_all_ends_running_and_waiting_trials_at_the_end_of_the_round(tmp_path: Path) -> None:
+    desk = a_desk(tmp_path, num_trials=6)
+
+    async def sweep() -> None:
+        for number in range(6):
+            await desk.admit(number, {})
+        pool = FakePool(desk, lambda number, clocks: 1.0)
+        await pool.attach()
+        await desk.stop_all("a person asked")
+        await pool.turn()
+        assert pool.live == {}
+
+    run(sweep())
+    trials = ledger_of(tmp_path).trials.values()
+    assert {(trial.state, trial.reason) for trial in trials} == {(TrialState.STOPPED, "a person asked")}
+
+
+def test_scores_are_asked_of_the_pool_and_only_test_rows_become_events(tmp_path: Path) -> None:
+    desk = a_desk(tmp_path, num_trials=1)
+
+    async def sweep() -> list[ScoreReport]:
+        pool = FakePool(desk, lambda number, clocks: 1.0)
+        await desk.admit(0, {})
+        await pool.attach()
+        while pool.live:
+            await pool.turn()
+        wanted = [Score(number=-1, adapter=None, split="test"), Score(number=0, adapter="/a", split="test")]
+        asking = asyncio.create_task(desk.score(wanted))
+        await asyncio.sleep(0)
+        while not asking.done():
+            await pool.turn()
+        await desk.close("over")
+        assert (await pool.turn()).close
+        return asking.result()
+
+    assert [report.number for report in run(sweep())] == [-1, 0]
+    ledger = ledger_of(tmp_path)
+    assert ledger.base_test_metrics == ledger.trials[0].test_metrics == {"test_loss": 1.5}

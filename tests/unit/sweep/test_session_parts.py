@@ -1,0 +1,95 @@
+"""The small parts of a session: phases, ports, the environment, and what a resume may change."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from tests.support.plans import a_spec
+
+from pharos.errors import ClusterError, StorageError
+from pharos.plan.events import SweepStarted
+from pharos.plan.ledger import Ledger
+from pharos.spec.identity import spec_to_json
+from pharos.sweep.driver import refuse_other_spec
+from pharos.sweep.environment import set_environment
+from pharos.sweep.phases import Phases
+from pharos.sweep.ray_session import check_port
+
+
+def test_each_second_belongs_to_the_phase_it_was_in() -> None:
+    clock = iter([0.0, 2.0, 2.0, 5.0, 5.0, 6.0])
+    phases = Phases(now=lambda: next(clock))
+    for name in ("start", "search", "start"):
+        phases.enter(name)
+    assert phases.seconds() == {"start": 2.0 + 1.0, "search": 3.0}
+
+
+def test_a_port_in_use_is_named_and_a_free_one_passes() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ClusterError, match=f"--dashboard-port={port} is in use"):
+            check_port(port)
+    check_port(port)
+
+
+def test_our_own_cluster_takes_requests_with_a_token_only_and_what_is_set_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    set_environment(address="10.0.0.1:6379")
+    assert "RAY_AUTH_MODE" not in os.environ, "a cluster that is there has a mode of its own"
+    set_environment(address=None)
+    token = os.environ["RAY_AUTH_TOKEN"]
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(token) == 64
+    set_environment(address=None)
+    assert os.environ["RAY_AUTH_TOKEN"] == token
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    set_environment(address=None)
+    assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+@dataclass(frozen=True)
+class StagedStandIn:
+    """The fields of a staged sweep that a resume is checked against."""
+
+    spec: object
+    storage: Path
+    data: object
+
+
+@dataclass(frozen=True)
+class DataStandIn:
+    digest: str
+
+
+def test_a_resume_may_change_trials_and_pool_and_nothing_that_changes_a_trial(tmp_path: Path) -> None:
+    spec = a_spec()
+    before = Ledger(
+        started=SweepStarted(
+            sweep=spec.name,
+            spec=spec_to_json(spec),
+            digests={"data": "d1"},
+            versions={},
+            num_trials=8,
+            metric="eval_loss",
+        )
+    )
+    same = StagedStandIn(spec, tmp_path, DataStandIn("d1"))
+    for allowed in (spec, a_spec(num_trials=12), a_spec(pool={"workers": 1}), a_spec(storage="elsewhere")):
+        refuse_other_spec(before, replace(same, spec=allowed))
+    with pytest.raises(StorageError, match=r"train.max_steps: 40 -> 41"):
+        refuse_other_spec(before, replace(same, spec=a_spec(max_steps=41)))
+    with pytest.raises(StorageError, match=r"pool.placement: .*local.* -> .*data_parallel"):
+        refuse_other_spec(before, replace(same, spec=a_spec(pool={"placement": "data_parallel"})))
+    with pytest.raises(StorageError, match="its data have changed since"):
+        refuse_other_spec(before, replace(same, data=DataStandIn("d2")))
