@@ -1,0 +1,93 @@
+"""Events as lines that a person reads, one for each that matters. The live view's recent lines and the plain output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from pharos.console import words
+from pharos.plan import events as ev
+from pharos.plan.ledger import Ledger
+from pharos.plan.trial import BASELINE, TrialState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """time_s: since the epoch, as its event says. is_in_tables: the live view's tables show it already."""
+
+    time_s: float
+    text: str
+    is_bad: bool = False
+    is_in_tables: bool = False
+
+
+def narrate(ledger: Ledger, events: Sequence[ev.Event]) -> list[Line]:
+    """Fold events into the ledger and tell them. What lies before a resume in the same batch is folded silently."""
+    resumed_at = max((i for i, event in enumerate(events) if _is_resume(event)), default=0)
+    for event in events[:resumed_at]:
+        ledger.apply(event)
+    best_before = ledger.best()
+    score_before = best_before.score if best_before else None
+    lines = []
+    for event in events[resumed_at:]:
+        ledger.apply(event)
+        line = _line(event, ledger)
+        if line is not None:
+            lines.append(line)
+    better = _better(ledger, score_before)
+    return lines if better is None else [*lines, better]
+
+
+def _is_resume(event: ev.Event) -> bool:
+    return isinstance(event, ev.SweepStarted) and event.resumed
+
+
+def _line(event: ev.Event, ledger: Ledger) -> Line | None:
+    text, is_bad = "", False
+    match event:
+        case ev.SweepStarted():
+            done = sum(trial.state.is_final for trial in ledger.trials.values())
+            text = f"{event.sweep}: " + (f"resumed, {done} of " if event.resumed else "")
+            text += f"{words.plural(event.num_trials, 'trial')}, ranked by {event.metric}"
+        case ev.PoolOpened():
+            text = f"{event.pool} is up: {words.plural(event.workers, 'worker')}, "
+            text += words.plural(event.num_seats, "seat") + (f", start {event.attempt + 1}" if event.attempt else "")
+        case ev.PoolLost():
+            text, is_bad = f"{event.pool} is lost: {event.reason}; {len(event.trials)} trials wait for a new seat", True
+        case ev.TrialSeated():
+            resumed = f", from step {event.resumed_step}" if event.resumed_step else ""
+            chosen = words.params(ledger.trials[event.number].plan.params)
+            text = f"{_name(event.number)} takes seat {event.seat}{resumed}" + (f": {chosen}" if chosen else "")
+        case ev.RungDecided():
+            verb = "is stopped" if event.stopped else "goes on"
+            text = f"{_name(event.number)} {verb} at rung {event.rung}: {event.reason}"
+        case ev.TrialEnded(state=state) if state != TrialState.PRUNED:  # its rung has told it
+            is_bad = state in (TrialState.DIVERGED, TrialState.FAILED)
+            scored = f", best {words.score(event.score)}" if event.score is not None else ""
+            text = f"{_name(event.number)} {state} at step {event.step}{scored}: {event.reason}"
+        case ev.TestScored():
+            told = ", ".join(f"{name} {words.metric(name, number)}" for name, number in event.metrics.items())
+            text = f"test rows, {'untrained base' if event.number < 0 else _name(event.number)}: {told}"
+        case ev.ModelRegistered():
+            text = f"registered {_name(event.number)} as {event.model} version {event.version}, alias {event.alias}"
+        case ev.SweepEnded():
+            text, is_bad = f"{event.state}: {event.reason}", event.state == "FAILED"
+    is_in_tables = isinstance(event, ev.TrialSeated)
+    return Line(time_s=event.time_s, text=text, is_bad=is_bad, is_in_tables=is_in_tables) if text else None
+
+
+def _better(ledger: Ledger, score_before: float | None) -> Line | None:
+    """The line of a new best score, at most one a batch."""
+    best = ledger.best()
+    if best is None or best.score is None or (score_before is not None and best.score >= score_before):
+        return None
+    text = f"best so far: {words.score(best.score)} by {_name(best.number)} at step {best.best_step}"
+    baseline = ledger.trials.get(BASELINE)
+    if baseline and best.number != BASELINE and baseline.score is not None and isfinite(baseline.score):
+        text += f" (baseline {words.score(baseline.score)})"
+    return Line(time_s=ledger.last_time_s or 0.0, text=text, is_in_tables=True)
+
+
+def _name(number: int) -> str:
+    return "the baseline" if number == BASELINE else words.short_trial(number)

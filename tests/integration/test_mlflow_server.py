@@ -1,0 +1,160 @@
+"""A real MLflow server that is killed and started again while a sweep reports: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from tests.unit.track import sweeps
+
+from pharos.errors import TrackingError
+from pharos.track.event_log import EventLog
+from pharos.track.follower import Follower
+from pharos.track.mlflow_client import check_tracking
+from pharos.track.mlflow_runs import MlflowRuns
+from pharos.track.registry import Lineage, register_version, resolve
+
+NUM_TRIALS, NUM_STEPS, STEPS_PER_ROUND = 4, 60, 2
+
+
+class Server:
+    """An MLflow server on loopback over a SQLite file, which can be killed and started again on the same port."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        stores = (
+            *("--backend-store-uri", f"sqlite:///{self.directory}/mlflow.db"),
+            *("--artifacts-destination", str(self.directory / "artifacts")),
+        )
+        address = ("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *address, *stores],
+            cwd=self.directory,
+            # Job workers are for MLflow's own agents; each would be a process more.
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=(self.directory / "server.log").open("ab"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        wait_until(self.is_up, "the server did not come up")
+
+    def is_up(self) -> bool:
+        try:
+            return bool(urlopen(f"{self.uri}/health", timeout=5).status == 200)
+        except (URLError, ConnectionError, TimeoutError):
+            return False
+
+    def kill(self) -> None:
+        """As a crash does: no farewell, with the workers of its own session."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+def wait_until(condition: Callable[[], bool], complaint: str, timeout_s: float = 90) -> None:
+    deadline_s = monotonic() + timeout_s
+    while not condition():
+        assert monotonic() < deadline_s, complaint
+        threading.Event().wait(0.05)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    directory = tmp_path / "server"
+    directory.mkdir()
+    server = Server(directory)
+    server.start()
+    yield server
+    server.kill()
+
+
+def assert_whole(runs: MlflowRuns) -> None:
+    """Each trial has one run, and that run each point once with its value."""
+    experiment = runs.client.get_experiment_by_name("pharos")
+    assert experiment is not None
+    stored = runs.client.search_runs([experiment.experiment_id])
+    names = [f"{sweeps.SWEEP}-{number:04d}" for number in range(NUM_TRIALS)]
+    assert sorted(str(run.info.run_name) for run in stored) == [sweeps.SWEEP, *names]
+    assert {run.info.status for run in stored} == {"FINISHED"}
+    for number in range(NUM_TRIALS):
+        steps = range(1, NUM_STEPS + 1)
+        expected = {
+            "loss": [(step, sweeps.loss_of(number, step)) for step in steps],
+            "num_tokens": [(step, 50.0 * step) for step in steps],
+            "eval_loss": [(step, sweeps.loss_of(number, step) + 0.1) for step in steps if step % STEPS_PER_ROUND == 0],
+        }
+        for name, points in expected.items():
+            history = runs.client.get_metric_history(runs.trial_run_id(number), name)
+            assert sorted((metric.step, metric.value) for metric in history) == points
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_a_server_killed_twice_in_mid_stream_ends_with_every_point_once(server: Server, tmp_path: Path) -> None:
+    check_tracking(server.uri, "pharos")
+    log = EventLog(tmp_path / "events")
+    runs = MlflowRuns(server.uri, "pharos", artifact_root=tmp_path / "unused")
+    follower = Follower(log, runs, interval_s=0.01)
+    batches = list(sweeps.rounds(NUM_TRIALS, NUM_STEPS, STEPS_PER_ROUND))
+    third = len(batches) // 3
+
+    # Killed while it writes, with more to write.
+    for batch in batches[:third]:
+        follower.publish(log.append(batch))
+    wait_until(lambda: follower.backlog < log.next_sequence(), "nothing was written")
+    server.kill()
+    before_s = monotonic()
+    for batch in batches[third : 2 * third]:
+        follower.publish(log.append(batch))
+    assert monotonic() - before_s < 5, "publishing waited for the server"
+    wait_until(lambda: follower.last_error is not None, "the outage was not noticed")
+    assert f"{server.uri} cannot be used: Connection refused" in str(follower.last_error)
+    assert follower.backlog > 0
+    before_s = monotonic()
+    with pytest.raises(TrackingError, match="Connection refused"):
+        check_tracking(server.uri, "pharos")
+    assert monotonic() - before_s < 5
+
+    server.start()
+    wait_until(lambda: follower.backlog == 0 and follower.last_error is None, "it did not catch up")
+
+    # Killed again; this follower ends without it, and the next one hands over what it left.
+    server.kill()
+    for batch in batches[2 * third :]:
+        follower.publish(log.append(batch))
+    left = follower.close(timeout_s=1)
+    assert left == log.next_sequence() - sum(len(batch) for batch in batches[: 2 * third])
+    server.start()
+    runs = MlflowRuns(server.uri, "pharos")
+    assert Follower(log, runs, interval_s=0.01).close(timeout_s=90) == 0
+    assert_whole(runs)
+
+    # The hand-over goes through the server: artifacts too.
+    merged = sweeps.model_directory(tmp_path / "merged")
+    lineage = Lineage(sweep=sweeps.SWEEP, trial=0, digests={"spec": "5bec", "adapter": "ada9"})
+    registered = [
+        register_version(runs, model="docker", merged=merged, adapter=merged, lineage=lineage) for _ in range(2)
+    ]
+    assert [(version.version, version.path) for version in registered] == [("1", None)] * 2
+    with pytest.raises(TrackingError, match="give a directory to download it to"):
+        resolve(server.uri, "docker", "candidate")
+    path = resolve(server.uri, "docker", "candidate", download_to=tmp_path / "downloaded")
+    assert (path / "model.safetensors").read_bytes() == b"weights"
+    assert not (tmp_path / "unused").exists()

@@ -1,0 +1,66 @@
+"""Every benchmark that does not start Ray runs in its cheapest form, so that none of them can rot unseen."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.benchmarks.reporting import Options, show, write
+
+
+def measured(name: str, directory: Path, **options: Any) -> dict[str, Any]:
+    """What the benchmark writes, once it has been printed as well."""
+    report = importlib.import_module(f"tests.benchmarks.{name}").run(Options(smoke=True, **options))
+    show(name, report)
+    return json.loads(write(name, report, directory=directory, command="python tests/benchmarks").read_text())
+
+
+def assert_whole(record: dict[str, Any]) -> None:
+    assert {"benchmark", "command", "machine", "versions", "settings", "tables", "quality", "targets", "notes"} == set(
+        record
+    )
+    assert {"cpu", "cores", "memory_gb", "gpu", "torch_threads", "load_average"} <= set(record["machine"])
+    assert all(record["versions"].values())
+    for table in record["tables"]:
+        assert table["title"]
+        assert len({tuple(row) for row in table["rows"]}) == 1, "rows of one table have the same columns"
+    for target in record["targets"]:
+        assert math.isfinite(target["measured"])
+
+
+def test_fusion_times_every_way_and_finds_the_same_trials(tmp_path: Path) -> None:
+    record = measured("fusion", tmp_path)
+    assert_whole(record)
+    assert [set(table["rows"][0]) >= {"hidden", "K=1", "K=2"} for table in record["tables"][:4]] == [True] * 4
+    assert record["quality"]["largest difference of final losses, fused and alone"] < 1e-5
+    assert record["quality"]["largest difference of final losses, raw PEFT and alone"] < 1e-5
+    assert record["quality"]["same winner"] is True
+    assert record["quality"]["regret"] == 0
+
+
+def test_single_times_both_loops_on_the_same_losses(tmp_path: Path) -> None:
+    record = measured("single", tmp_path)
+    assert_whole(record)
+    assert record["tables"][0]["rows"][0]["ratio"] > 0
+    assert record["quality"]["largest difference of final losses"] < 1e-5
+
+
+def test_gpu_runs_its_tiny_shape_on_a_cpu(tmp_path: Path) -> None:
+    record = measured("gpu", tmp_path, shape="tiny")
+    assert_whole(record)
+    assert [row["K"] for row in record["tables"][0]["rows"]] == [1, 4, 8]
+    assert all(row["tokens/s"] > 0 for row in record["tables"][0]["rows"])
+    assert record["quality"]["largest difference of final losses from the PEFT loop"] < 0.05  # bfloat16
+
+
+@pytest.mark.slow
+def test_zero3_gathers_as_much_for_eight_seats_as_for_one(tmp_path: Path) -> None:
+    record = measured("zero3", tmp_path)
+    assert_whole(record)
+    (row,) = record["tables"][0]["rows"]
+    assert row["MB gathered K=1"] == row["MB gathered K=8"] > 0
+    assert all(target["met"] for target in record["targets"])
