@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 class Recipe:
     """How the base is trained. Everything here, and the text, decides the name of its folder."""
 
-    num_steps: int = 350
+    num_steps: int = 260
     rows: int = 42  # of one step
     row_tokens: int = 48
     warmup_steps: int = 30

@@ -7,11 +7,12 @@ only the part that can be known from what stands before it is learned.
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, cycle, islice
+from itertools import chain, cycle, islice, zip_longest
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ from pharos.model.tiny import Recipe
 from pharos.model.tiny_tokenizer import TEXT_END_ID, TURN_END, TURN_END_ID, TURN_START, docstrings, write_tokenizer
 
 NOT_LEARNED = -100
+THREAD_TRIALS = 3
+"""Steps that are timed for each number of threads."""
 Row = tuple[list[int], list[int]]  # tokens, labels: the same tokens, or NOT_LEARNED
 Word = list[int]  # the tokens of one word and the space before it
 
@@ -44,23 +47,31 @@ def write_base(folder: Path, config: dict, recipe: Recipe, progress: Callable[[i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = LlamaForCausalLM(LlamaConfig(**config))
-    with _one_thread():
-        pretrain(model, training_rows(tokenizer, recipe), recipe, progress)
+    pretrain(model, training_rows(tokenizer, recipe), recipe, progress)
     model.config.save_pretrained(folder)
     GenerationConfig(eos_token_id=TURN_END_ID, pad_token_id=TEXT_END_ID).save_pretrained(folder)
     weights = {name: weight for name, weight in model.state_dict().items() if name != "lm_head.weight"}  # it is tied
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """So small a model gains little from a second thread, and beside other work threads that wait cost it threefold."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def on_faster_threads(steps: range) -> Iterator[int]:
+    """Yield the steps of a loop, and run them on one of torch's threads or on one a core, whichever proves faster.
+
+    On idle cores threads help even so small a model; beside other work they wait for each other and cost it threefold.
+    The first step, which pays for what is done once, is not counted.
+    """
+    before = torch.get_num_threads()
+    spent_s = dict.fromkeys((1, os.cpu_count() or 1), 0.0)
+    trials = [None, *(threads for threads in spent_s for _ in range(THREAD_TRIALS))]
     try:
-        yield
+        for step, threads in zip_longest(steps, trials[: len(steps)]):
+            torch.set_num_threads(threads or min(spent_s, key=spent_s.__getitem__))
+            started = time.monotonic()
+            yield step
+            if threads is not None:
+                spent_s[threads] += time.monotonic() - started
     finally:
-        torch.set_num_threads(num_threads)
+        torch.set_num_threads(before)
 
 
 def pretrain(
@@ -81,7 +92,7 @@ def pretrain(
     ]
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_at) for optimizer in optimizers]
     model.train()
-    for step in range(recipe.num_steps):
+    for step in on_faster_threads(range(recipe.num_steps)):
         tokens, labels = zip(*islice(rows, recipe.rows), strict=True)
         hidden_BTD = model.model(input_ids=torch.tensor(tokens), use_cache=False).last_hidden_state[:, :-1]
         labels_BT = torch.tensor(labels)[:, 1:]

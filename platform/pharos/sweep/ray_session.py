@@ -10,9 +10,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
+import psutil
 import ray
 
 from pharos.errors import ClusterError
@@ -22,6 +23,8 @@ OBJECT_STORE_BYTES = 256 * 2**20
 """Pools exchange small values only; Ray's default would take a third of the memory."""
 
 CONNECT_TIMEOUT_S = 5
+ENDING_PATIENCE_S = 10
+"""A process that Ray has told to end is given this long, then killed."""
 
 # Of every worker of the job. One thread a worker: workers share the cores, and idle OpenMP threads spin.
 WORKER = {
@@ -74,6 +77,7 @@ def ray_session(
     else:
         check_address(address)
         arguments["address"] = address
+    not_of_ray = set(psutil.Process().children(recursive=True))
     try:
         ray.init(**arguments)
     except Exception as error:
@@ -85,7 +89,18 @@ def ray_session(
     try:
         yield
     finally:
+        of_ray = set(psutil.Process().children(recursive=True)) - not_of_ray
         ray.shutdown()
+        end_processes(of_ray)
+
+
+def end_processes(processes: Iterable[psutil.Process]) -> None:
+    """Wait until all have ended. `ray.shutdown` returns while its workers still notice that their raylet is gone."""
+    _, left = psutil.wait_procs(processes, timeout=ENDING_PATIENCE_S)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=ENDING_PATIENCE_S)
 
 
 def check_port(port: int) -> None:
