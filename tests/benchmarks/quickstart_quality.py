@@ -107,7 +107,7 @@ def try_by_hand(staged: Staged, storage: Path) -> list[Candidate]:
     """Three learning rates, all else the spec's own, to full length; the best by eval loss comes first."""
     settings = replace(_settings(staged, storage), trials_dir=str(storage / "by-hand"))
     plans = [
-        trial_plan(staged.spec, number, {"optim.learning_rate": rate}, staged.data.facts.num_train_rows)
+        trial_plan(staged.spec, number, {"optim.learning_rate": rate}, staged.data.facts.num_train_items)
         for number, rate in enumerate(BY_HAND)
     ]
     reports: list[RoundReport] = []
@@ -135,7 +135,7 @@ def try_by_hand(staged: Staged, storage: Path) -> list[Candidate]:
 
 def fine_tune_fully(staged: Staged, storage: Path) -> Candidate:
     """All weights, on the same rows in the same order and number; its learning rate chosen by eval loss."""
-    plan = trial_plan(staged.spec, 0, {}, staged.data.facts.num_train_rows)
+    plan = trial_plan(staged.spec, 0, {}, staged.data.facts.num_train_items)
     train_rows = open_split(staged.data.directory, "train")
     settings = _settings(staged, storage)
     tried = []
@@ -199,7 +199,9 @@ def _train_fully(model: nn.Module, rows: TokenRows, plan: TrialPlan, learning_ra
         size = chosen.batch_size
         batch = collate(rows, row_order(len(rows), chosen.data_seed, step * size, size), pad_id=0)
         tokens_BT, trained_BT = torch.from_numpy(batch.tokens), torch.from_numpy(batch.trained)
-        logits_BTV = model(input_ids=tokens_BT, use_cache=False).logits  # pads come last: no row looks at them
+        # Pads come last, so no row looks at them; packed rows are told apart by their positions.
+        own = {} if batch.positions is None else {"position_ids": torch.from_numpy(batch.positions)}
+        logits_BTV = model(input_ids=tokens_BT, use_cache=False, **own).logits
         picked = trained_BT[:, 1:]
         loss = F.cross_entropy(logits_BTV[:, :-1][picked], tokens_BT[:, 1:][picked])
         loss.backward()

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
@@ -102,13 +103,26 @@ def train_reference(
 
 def padded(rows: TokenRows, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Tokens, labels (-100 where nothing is trained) and attention mask of rows, each (B, T)."""
-    pairs = [tuple(torch.tensor(part.astype("int64")) for part in rows.row(int(index))) for index in indices]
+    pairs = [
+        tuple(torch.tensor(part.astype("int64")) for part in parts)
+        for index in indices
+        for parts in rows_apart(rows, int(index))
+    ]
     tokens = nn.utils.rnn.pad_sequence([ids for ids, _ in pairs], batch_first=True, padding_value=3)
     labels = nn.utils.rnn.pad_sequence(
         [torch.where(trained > 0, ids, -100) for ids, trained in pairs], batch_first=True, padding_value=-100
     )
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(ids) for ids, _ in pairs], batch_first=True)
     return tokens, labels, mask
+
+
+def rows_apart(rows: TokenRows, index: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Tokens and trained of a row; of a pack, those of each of its rows, to be trained side by side."""
+    tokens, trained = rows.row(index)
+    if rows.positions is None:
+        return [(tokens, trained)]
+    begins = np.flatnonzero(rows.positions[rows.offsets[index] : rows.offsets[index + 1]] == 0)[1:]
+    return list(zip(np.split(tokens, begins), np.split(trained, begins), strict=True))
 
 
 def trained_tensors(peft_model: PeftModel) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pharos.console import words
+from pharos.plan.facts import DataFacts
 from pharos.plan.memory import gigabytes
 from pharos.plan.sweep_plan import SweepPlan
 from pharos.spec.model import Choice, Domain, LogUniform, OneMinusLogUniform, Ordered, SweepSpec, Uniform
@@ -55,7 +56,15 @@ def _data(plan: SweepPlan) -> Text:
         f"format {data.format}, template {data.template}; "
         f"{data.mean_tokens:.0f} tokens a row on average, {data.p95_tokens} in 95 of 100, "
         f"{data.max_tokens} at most, {data.mean_trained_tokens:.0f} of them trained on{_about(data.estimated)}"
+        f"{_packs(data)}"
     )
+
+
+def _packs(data: DataFacts) -> str:
+    if data.num_packs is None:
+        return ""
+    rows_a_pack = data.num_train_rows / data.num_packs
+    return f"; packed: {data.num_packs:,} sequences of {rows_a_pack:.1f} rows, which is what batch_size counts"
 
 
 def _baseline(plan: SweepPlan) -> Text:

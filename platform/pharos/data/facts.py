@@ -36,15 +36,17 @@ def data_facts(
         return load_prepared(prepared).facts
     splits = load_splits(spec, root=root)
     if sum(map(len, splits.rows.values())) <= sample_rows:
-        return facts_of(splits, fit_splits(splits, spec, recipe), recipe)
+        return facts_of(splits, fit_splits(splits, spec, recipe), recipe, spec)
 
     # By bytes of the hash that did not decide the split, so that neither order nor split leans on the sample.
     sample = sorted(splits.rows["train"], key=lambda row: row.digest[8:])[:sample_rows]
     fitted = fit_splits(replace(splits, rows={"train": sample}), spec, recipe)
     num_rows = len(splits.rows["train"])
     per_sample = num_rows / len(sample)
+    facts = facts_of(splits, fitted, recipe, spec, estimated=True)
     return replace(
-        facts_of(splits, fitted, recipe, estimated=True),
+        facts,
+        num_packs=None if facts.num_packs is None else round(facts.num_packs * per_sample),
         num_train_rows=num_rows - round(len(fitted["train"].skipped) * per_sample),
         num_long_rows=round(len(fitted["train"].long) * per_sample),
     )

@@ -13,11 +13,15 @@ from pharos.data.prepare import TokenRows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """tokens (B, T) int64 and trained (B, T) bool, padded on the right; lengths (B,) int64 without the padding."""
+    """tokens (B, T) int64 and trained (B, T) bool, padded on the right; lengths (B,) int64 without the padding.
+
+    positions (B, T) int64: of each token in its own row, where rows are packed; the pads of a row count from 0 too.
+    """
 
     tokens: np.ndarray
     trained: np.ndarray
     lengths: np.ndarray
+    positions: np.ndarray | None = None
 
 
 def row_order(num_rows: int, data_seed: int, start: int, count: int) -> np.ndarray:
@@ -50,7 +54,12 @@ def collate(rows: TokenRows, indices: Sequence[int] | np.ndarray, pad_id: int, l
     trained_BT = np.zeros(shape, dtype=bool)
     for b, index in enumerate(indices):
         tokens_BT[b, : lengths[b]], trained_BT[b, : lengths[b]] = rows.row(index)
-    return Batch(tokens=tokens_BT, trained=trained_BT, lengths=lengths)
+    if rows.positions is None:
+        return Batch(tokens=tokens_BT, trained=trained_BT, lengths=lengths)
+    positions_BT = np.maximum(np.arange(shape[1]) - lengths[:, None], 0)
+    for b, index in enumerate(indices):
+        positions_BT[b, : lengths[b]] = rows.positions[rows.offsets[index] : rows.offsets[index + 1]]
+    return Batch(tokens=tokens_BT, trained=trained_BT, lengths=lengths, positions=positions_BT)
 
 
 @lru_cache(maxsize=16)

@@ -19,11 +19,13 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from pharos.data.load import content_digest, find_sources, raise_mistakes
+from pharos.data.packing import pack, positions
 from pharos.data.split import Splits, load_splits
 from pharos.data.template import Template, choose_template
 from pharos.data.tokenise import (
     Fitted,
     TextTokenizer,
+    TokenRow,
     end_of_turn_id,
     fit_rows,
     load_tokenizer,
@@ -58,13 +60,17 @@ class PreparedData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRows:
-    """Rows of one split, mapped from disk. lengths, trained_counts: tokens of each row, int64 (N,)."""
+    """Rows of one split, mapped from disk. lengths, trained_counts: tokens of each row, int64 (N,).
+
+    Where training rows are packed, a row here is a pack, and `positions` tells its rows apart.
+    """
 
     tokens: np.ndarray  # int32, all rows end to end
     trained: np.ndarray  # uint8, 0 or 1, beside tokens
     offsets: np.ndarray  # int64 (N + 1,): row i is tokens[offsets[i]:offsets[i + 1]]
     lengths: np.ndarray
     trained_counts: np.ndarray
+    positions: np.ndarray | None = None  # int32, beside tokens: the place of each in its own row
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -122,6 +128,7 @@ def open_split(directory: Path, split: Split) -> TokenRows:
         offsets=offsets,
         lengths=np.diff(offsets),
         trained_counts=np.add.reduceat(trained, offsets[:-1], dtype=np.int64),
+        positions=arrays.get("positions"),
     )
 
 
@@ -178,7 +185,9 @@ def fit_splits(splits: Splits, spec: DataSpec, recipe: Recipe) -> dict[Split, Fi
     return fitted
 
 
-def facts_of(splits: Splits, fitted: Mapping[Split, Fitted], recipe: Recipe, *, estimated: bool = False) -> DataFacts:
+def facts_of(
+    splits: Splits, fitted: Mapping[Split, Fitted], recipe: Recipe, spec: DataSpec, *, estimated: bool = False
+) -> DataFacts:
     """The facts that a plan needs; lengths are those of the training rows of `fitted`."""
     lengths = np.array([len(row.tokens) for row in fitted["train"].rows])
     trained = np.array([int(row.trained.sum()) for row in fitted["train"].rows])
@@ -192,6 +201,7 @@ def facts_of(splits: Splits, fitted: Mapping[Split, Fitted], recipe: Recipe, *, 
         max_tokens=int(lengths.max()),
         mean_trained_tokens=float(trained.mean()),
         num_long_rows=sum(len(part.long) for part in fitted.values()),
+        num_packs=len(pack(lengths, spec.max_length)) if spec.packing else None,
         format=splits.format,
         template=recipe.template.name,
         digest=recipe.digest,
@@ -203,8 +213,9 @@ def _write_prepared(
     folder: Path, spec: DataSpec, recipe: Recipe, splits: Splits, fitted: Mapping[Split, Fitted]
 ) -> None:
     for split, part in fitted.items():
-        trained = np.concatenate([row.trained for row in part.rows]).astype(np.uint8)
-        save_file({**_flat([row.tokens for row in part.rows]), "trained": trained}, folder / f"{split}.safetensors")
+        is_packed = spec.packing and split == "train"
+        arrays = packed_arrays(part.rows, spec.max_length) if is_packed else row_arrays(part.rows)
+        save_file(arrays, folder / f"{split}.safetensors")
     prompts = [render_prompt(row.conversation, recipe.template, recipe.tokenizer) for row in fitted["test"].rows]
     save_file(_flat([tokens for tokens, _ in prompts]), folder / "test_prompts.safetensors")
     (folder / "test_references.json").write_text(json.dumps([text for _, text in prompts]), encoding="utf-8")
@@ -219,13 +230,32 @@ def _write_prepared(
     manifest: dict[str, Any] = {
         "version": FORMAT_VERSION,
         "digest": recipe.digest,
-        "facts": asdict(facts_of(splits, fitted, recipe)),
+        "facts": asdict(facts_of(splits, fitted, recipe, spec)),
         "pad_id": recipe.tokenizer.pad_id,
         "stop_ids": sorted({*recipe.tokenizer.stop_ids, *([] if end_of_turn is None else [end_of_turn])}),
         "warnings": [*splits.warnings, *_warnings(spec, recipe, fitted)],
         "spec": spec.model_dump(),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def row_arrays(rows: Sequence[TokenRow]) -> dict[str, np.ndarray]:
+    """Tokens of all rows end to end, which of them are trained, and where each row begins."""
+    return {
+        **_flat([row.tokens for row in rows]),
+        "trained": np.concatenate([row.trained for row in rows]).astype(np.uint8),
+    }
+
+
+def packed_arrays(rows: Sequence[TokenRow], max_length: int) -> dict[str, np.ndarray]:
+    """`row_arrays` of packs, and each token's position in its own row. A row's first token is predicted by nothing."""
+    packs = pack([len(row.tokens) for row in rows], max_length)
+    in_order = [rows[index] for indices in packs for index in indices]
+    arrays = row_arrays(in_order)
+    arrays["positions"] = positions([len(row.tokens) for row in in_order])
+    arrays["trained"][arrays["positions"] == 0] = 0
+    pack_lengths = [sum(len(rows[index].tokens) for index in indices) for indices in packs]
+    return arrays | {"offsets": np.cumsum([0, *pack_lengths], dtype=np.int64)}
 
 
 def _warnings(spec: DataSpec, recipe: Recipe, fitted: Mapping[Split, Fitted]) -> list[str]:

@@ -21,10 +21,10 @@ def num_shards(spec: SweepSpec) -> int:
     return spec.pool.workers if spec.pool.placement == "data_parallel" else 1
 
 
-def trial_plan(spec: SweepSpec, number: int, params: Params, num_train_rows: int) -> TrialPlan:
+def trial_plan(spec: SweepSpec, number: int, params: Params, num_train_items: int) -> TrialPlan:
     """The length of one trial. The last, smaller batch of an epoch counts: steps are rounded up."""
     chosen = hyperparameters(spec, params)
-    num_steps = chosen.max_steps or ceil(chosen.num_train_epochs * num_train_rows / chosen.batch_size)
+    num_steps = chosen.max_steps or ceil(chosen.num_train_epochs * num_train_items / chosen.batch_size)
     return TrialPlan(
         number=number,
         params=dict(params),

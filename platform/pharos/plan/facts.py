@@ -47,6 +47,7 @@ class DataFacts:
     """What the plan knows of the data. Lengths are tokens a row, template included.
 
     num_long_rows: rows longer than data.max_length that were truncated or skipped, as data.long_rows says.
+    num_packs: sequences of up to data.max_length tokens that the training rows fill, none where they are not packed.
     """
 
     num_train_rows: int
@@ -60,7 +61,13 @@ class DataFacts:
     format: str
     template: str
     digest: str
+    num_packs: int | None = None
     estimated: bool = False
+
+    @property
+    def num_train_items(self) -> int:
+        """What batches and epochs count: packs, or rows where they are not packed."""
+        return self.num_train_rows if self.num_packs is None else self.num_packs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,6 +130,11 @@ def adapter_parameters(base: BaseFacts, *, r: int) -> int:
     return r * sum(target.d_in + target.d_out for target in base.targets)
 
 
+def longest_sequence(spec: SweepSpec, data: DataFacts) -> int:
+    """Tokens of the longest sequence of a batch: a full pack, or the longest row."""
+    return spec.data.max_length if spec.data.packing else min(data.max_tokens, spec.data.max_length)
+
+
 def activations_bytes(spec: SweepSpec, base: BaseFacts, data: DataFacts) -> int:
     """What a worker keeps between forward and backward, for all its seats with a full micro-batch of longest rows.
 
@@ -139,7 +144,7 @@ def activations_bytes(spec: SweepSpec, base: BaseFacts, data: DataFacts) -> int:
     """
     dtype_bytes = DTYPE_BYTES[base_dtype(spec)]
     rows = min(spec.train.micro_batch_size, -(-spec.train.batch_size // num_shards(spec)))
-    num_tokens = spec.pool.seats_per_worker * rows * min(data.max_tokens, spec.data.max_length)
+    num_tokens = spec.pool.seats_per_worker * rows * longest_sequence(spec, data)
     layer = num_tokens * _layer_bytes_per_token(spec, base)
     if spec.train.activation_checkpointing:
         layers = base.num_hidden_layers * num_tokens * base.hidden_size * dtype_bytes + 2 * layer

@@ -24,9 +24,10 @@ def warnings(
         found.append(
             f"optim.learning_rate={spec.optim.learning_rate:g} is far from what suits LoRA ({low:g} to {high:g})."
         )
-    if spec.train.batch_size > data.num_train_rows:
+    if spec.train.batch_size > data.num_train_items:
+        items = "training rows" if data.num_packs is None else "packs of training rows"
         found.append(
-            f"train.batch_size={spec.train.batch_size} is more than the {data.num_train_rows} training rows: "
+            f"train.batch_size={spec.train.batch_size} is more than the {data.num_train_items} {items}: "
             "one step sees rows more than once."
         )
     narrowest = min(min(target.d_in, target.d_out) for target in base.targets)

@@ -64,7 +64,7 @@ def plan_sweep(
     _check_facts(asked, base, data)
     num_trials = asked.search.num_trials if asked.search else 1
     spec = _without_idle_seats(asked, num_trials)
-    baseline = trial_plan(spec, BASELINE, baseline_params(spec), data.num_train_rows)
+    baseline = trial_plan(spec, BASELINE, baseline_params(spec), data.num_train_items)
     every = report_every(spec, baseline)
     decided_at = rungs(spec, baseline, report_every=every)
     reduction_factor = spec.search.halving.reduction_factor if spec.search else 1

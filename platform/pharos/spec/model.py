@@ -44,6 +44,11 @@ class DataSpec(Section):
     template: Literal["auto", "tokenizer", "plain"] = Field(
         "auto", description="auto: the tokenizer's chat template, or plain where it has none"
     )
+    packing: bool = Field(
+        False,
+        description="training rows end to end in sequences of up to max_length tokens, so that no pads are computed; "
+        "rows do not see each other, and batch_size counts such sequences",
+    )
     max_train_rows: Count | None = Field(None, description="use only the first so many training rows")
     max_eval_rows: Count | None = Field(None, description="score on the first so many eval rows only")
     max_test_rows: Count | None = Field(None, description="score on the first so many test rows only")
@@ -71,7 +76,9 @@ class OptimSpec(Section):
 class TrainSpec(Section):
     num_train_epochs: Positive = 3
     max_steps: Count | None = Field(None, description="optimizer steps; overrides num_train_epochs")
-    batch_size: Count = Field(8, description="rows of one optimizer step of one trial, wherever it is placed")
+    batch_size: Count = Field(
+        8, description="rows (or packs) of one optimizer step of one trial, wherever it is placed"
+    )
     micro_batch_size: Count = Field(8, description="rows of one clock on one rank")
     seed: Annotated[int, Field(ge=0)] = 0
     data_seed: Annotated[int, Field(ge=0)] = 0

@@ -141,7 +141,7 @@ class Desk:
         self._admitted.add(number)
         self._mailboxes[number] = asyncio.Queue()
         if number not in self._ledger.trials:
-            trial = trial_plan(self._spec, number, params, self._plan.data.num_train_rows)
+            trial = trial_plan(self._spec, number, params, self._plan.data.num_train_items)
             self._emit(ev.TrialCreated(number=number, trial=trial.to_json()))
         if self._failure is not None:
             self._let_go(number)

@@ -40,10 +40,12 @@ class Share:
 class FusedBatch:
     """Rows of S seats, the same number for each, one seat after another; missing rows are dummies without targets.
 
+    own_positions_RT: of each token in its own row, where rows are packed and must not see each other.
     positions_N: flat (row x T + token) places whose next token is trained; targets_N: that token; seats_N: whose it is.
     """
 
     tokens_RT: torch.Tensor
+    own_positions_RT: torch.Tensor | None
     positions_N: torch.Tensor
     targets_N: torch.Tensor
     seats_N: torch.Tensor
@@ -96,11 +98,15 @@ def fuse(rows: TokenRows, indices_by_seat: Sequence[np.ndarray], device: torch.d
     places = [seat * rows_per_seat + i for seat, indices in enumerate(indices_by_seat) for i in range(len(indices))]
     shape = (seats * rows_per_seat, max(1, batch.tokens.shape[1]))
     tokens_RT, trained_RT = np.full(shape, PAD_ID, dtype=np.int64), np.zeros(shape, dtype=bool)
+    own_positions_RT = None if batch.positions is None else np.tile(np.arange(shape[1]), (shape[0], 1))
     if places:
         tokens_RT[places], trained_RT[places] = batch.tokens, batch.trained
+        if own_positions_RT is not None:
+            own_positions_RT[places] = batch.positions
     row_N, token_N = np.nonzero(trained_RT[:, 1:])
     return FusedBatch(
         tokens_RT=to_device(tokens_RT, device),
+        own_positions_RT=None if own_positions_RT is None else to_device(own_positions_RT, device),
         positions_N=to_device(row_N * shape[1] + token_N, device),
         targets_N=to_device(tokens_RT[row_N, token_N + 1], device),
         seats_N=to_device(row_N // rows_per_seat, device),

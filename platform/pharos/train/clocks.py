@@ -81,7 +81,7 @@ def turn_clock(worker: Worker, log: RoundLog, clock: int) -> list[_FinishedStep]
     batch = fuse(pool.data["train"], [share.indices for share in shares], worker.group.device)
     # A rank without live seats runs a dummy row without targets through seat 0: all ranks need a backward pass.
     with pool.bank.active(live or [0], _masks(worker, trials, shares, batch.rows_per_seat)):
-        logits_NV = logits_at(pool.base.module, batch.tokens_RT, batch.positions_N)
+        logits_NV = logits_at(pool.base.module, batch.tokens_RT, batch.positions_N, batch.own_positions_RT)
         losses_N = token_losses(logits_NV, batch.targets_N)
         losses_S = sums_by_seat(losses_N, batch.seats_N, max(1, len(live))) * _weights(worker, trials, losses_N)
         losses_S.sum().backward()

@@ -47,7 +47,7 @@ def mean_losses(
         indices = own[i * rows_a_pass : (i + 1) * rows_a_pass]
         batch = fuse(rows, [indices] * len(seats), group.device)
         with bank.active(seats):
-            logits_NV = logits_at(base.module, batch.tokens_RT, batch.positions_N)
+            logits_NV = logits_at(base.module, batch.tokens_RT, batch.positions_N, batch.own_positions_RT)
         if seats:
             sums_S += sums_by_seat(token_losses(logits_NV, batch.targets_N).double(), batch.seats_N, len(seats))
     base.release()

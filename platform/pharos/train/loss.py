@@ -15,8 +15,16 @@ CHUNK_TOKENS = 1024
 """Positions whose fp32 logits exist at a time: with a vocabulary of 128k they take 0.5 GB."""
 
 
-def logits_at(model: nn.Module, tokens_RT: torch.Tensor, positions_N: torch.Tensor) -> torch.Tensor:
+def logits_at(
+    model: nn.Module,
+    tokens_RT: torch.Tensor,
+    positions_N: torch.Tensor,
+    own_positions_RT: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Logits (N, V) at flat positions (row x T + token) of right-padded rows.
+
+    own_positions_RT: of each token in its own row, where several are packed into one. Transformers confines attention
+    to runs of consecutive positions where no attention mask is given; `open_pool` has proved that this model obeys.
 
     Only these positions enter the output layer; what a model does to its logits afterwards (a cap, a scale) stays its
     own. No attention mask is given: pads follow a row's tokens, and a causal model does not look ahead.
@@ -29,7 +37,8 @@ def logits_at(model: nn.Module, tokens_RT: torch.Tensor, positions_N: torch.Tens
 
     handle = output_layer.register_forward_pre_hook(pick)
     try:
-        return model(input_ids=tokens_RT, use_cache=False).logits
+        own = {} if own_positions_RT is None else {"position_ids": own_positions_RT}
+        return model(input_ids=tokens_RT, use_cache=False, **own).logits
     finally:
         handle.remove()
 

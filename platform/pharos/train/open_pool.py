@@ -6,6 +6,7 @@ Opened once, used for every trial that comes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from pharos.plan.exchange import Split
 from pharos.plan.pool import PoolSettings
 from pharos.train.frozen_base import FrozenBase, load_base
 from pharos.train.group import Group
+
+PROBE_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,31 @@ def open_pool(settings: PoolSettings, group: Group) -> Pool:
     return make_pool(settings, base=base, data=data, device=group.device)
 
 
+@torch.no_grad()
+def refuse_leaks_between_rows(base: FrozenBase, name: str, device: torch.device) -> None:
+    """Raise BaseModelError unless rows that are packed into one sequence are blind to each other in this model.
+
+    The proof is exact: with other tokens in the first row, every logit of the second must stay the same to the bit.
+    A collective under ZeRO-3.
+    """
+    reason = "takes no position_ids"
+    if "position_ids" in signature(base.module.forward).parameters:
+        row = torch.arange(PROBE_TOKENS, device=device)
+        own_positions = torch.cat([row, row])[None]
+        logits = [
+            base.module(
+                input_ids=torch.cat([first, row + 1])[None], position_ids=own_positions, use_cache=False
+            ).logits[0, PROBE_TOKENS:]
+            for first in (row + 1, row.flip(0) + 2)
+        ]
+        base.release()
+        reason = "" if torch.equal(*logits) else "lets a token see other rows of its sequence"
+    if reason:
+        raise BaseModelError(
+            f"base={name}: {type(base.module).__name__} {reason}, so rows cannot share one. Set data.packing to false."
+        )
+
+
 def make_pool(
     settings: PoolSettings,
     *,
@@ -73,5 +101,7 @@ def make_pool(
         device=device,
     )
     bank.attach(base.module)
+    if data["train"].positions is not None:
+        refuse_leaks_between_rows(base, settings.base_dir, device)
     linear_modules = tuple(name for name, module in base.module.named_modules() if isinstance(module, nn.Linear))
     return Pool(base=base, bank=bank, data=data, linear_modules=linear_modules)

@@ -141,7 +141,7 @@ def test_every_domain_maps_to_optuna_and_back() -> None:
 def log_of(spec: SweepSpec, suggestions: list[dict], *, ended: dict) -> list[ev.Event]:
     events: list[ev.Event] = []
     for suggestion in suggestions:
-        trial = trial_plan(spec, suggestion["number"], suggestion["params"], num_train_rows=100)
+        trial = trial_plan(spec, suggestion["number"], suggestion["params"], num_train_items=100)
         events.append(ev.TrialCreated(number=trial.number, trial=trial.to_json()))
     for number, (state, score) in ended.items():
         events.append(ev.TrialEnded(number=number, state=str(state), reason="", score=score, step=40))
