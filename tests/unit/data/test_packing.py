@@ -1,9 +1,18 @@
 """Packs: every row once, none too long, few of them, and the same ones for the same lengths."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from pharos.data.facts import data_facts
 from pharos.data.packing import pack, positions
+from pharos.data.prepare import open_split, packed_arrays, prepare
+from pharos.data.tokenise import TokenRow
+from pharos.spec.model import DataSpec
+
+SPEC = DataSpec(train="train.jsonl", eval_fraction=0.2, test_fraction=0.2, max_length=256)
 
 
 def test_each_row_lies_in_one_pack_and_none_is_too_long():
@@ -43,3 +52,58 @@ def test_a_row_that_fits_no_pack_is_refused(lengths):
 
 def test_positions_begin_anew_with_each_row():
     assert positions([3, 1, 2]).tolist() == [0, 1, 2, 0, 0, 1]
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, write_tokenizer: Callable[..., Path], write_rows: Callable[..., Path]) -> dict:
+    rows = [{"question": f"What is {n}?", "answer": f"It is {n} " + "!" * (n % 7)} for n in range(100)]
+    write_rows("train.jsonl", rows)
+    return {
+        "root": tmp_path,
+        "tokenizer_dir": write_tokenizer(),
+        "tokenizer_digest": "0123",
+        "cache_dir": tmp_path / "cache",
+    }
+
+
+def test_packs_on_disk_hold_the_same_rows_as_unpacked_training_rows(arguments: dict) -> None:
+    plain, packed = prepare(SPEC, **arguments), prepare(SPEC.model_copy(update={"packing": True}), **arguments)
+    assert packed.digest != plain.digest
+    rows, packs = open_split(plain.directory, "train"), open_split(packed.directory, "train")
+    apart = [(tuple(tokens), tuple(trained)) for tokens, trained in map(rows.row, range(len(rows)))]
+    found = []
+    for index in range(len(packs)):
+        tokens, trained = packs.row(index)
+        assert len(tokens) <= SPEC.max_length
+        begins = np.flatnonzero(packs.positions[packs.offsets[index] : packs.offsets[index + 1]] == 0)[1:]
+        found += zip(map(tuple, np.split(tokens, begins)), map(tuple, np.split(trained, begins)), strict=True)
+    assert sorted(found) == sorted(apart)
+    assert len(packs) < len(rows) / 2
+
+
+def test_eval_and_test_rows_stay_apart(arguments: dict) -> None:
+    packed = prepare(SPEC.model_copy(update={"packing": True}), **arguments)
+    assert open_split(packed.directory, "eval").positions is None
+    assert open_split(packed.directory, "test").positions is None
+
+
+def test_the_plan_counts_packs_as_they_will_be(arguments: dict) -> None:
+    spec = SPEC.model_copy(update={"packing": True})
+    foreseen = data_facts(spec, **arguments)
+    prepared = prepare(spec, **arguments)
+    assert foreseen.num_packs == foreseen.num_train_items == len(open_split(prepared.directory, "train"))
+    assert foreseen == prepared.facts
+    sampled = data_facts(spec, **arguments | {"cache_dir": arguments["root"] / "empty"}, sample_rows=40)
+    assert sampled.num_packs == pytest.approx(foreseen.num_packs, abs=4)
+    assert data_facts(SPEC, **arguments).num_train_items == foreseen.num_train_rows
+
+
+def test_no_row_of_a_pack_is_trained_to_follow_the_row_before_it() -> None:
+    """Where the first token of a row is trained, as in plain text, it must not be predicted from another row."""
+    rows = [
+        TokenRow(tokens=np.full(3, token, dtype=np.int32), trained=np.ones(3, dtype=bool), conversation=None)
+        for token in (5, 6)
+    ]
+    arrays = packed_arrays(rows, max_length=8)
+    assert arrays["trained"].tolist() == [0, 1, 1, 0, 1, 1]
+    assert arrays["offsets"].tolist() == [0, 6]
