@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pharos.model import tiny_pretraining
 from pharos.model.tiny import Recipe, ensure_base, tiny_config
-from pharos.model.tiny_pretraining import NOT_LEARNED, training_rows
+from pharos.model.tiny_pretraining import NOT_LEARNED, THREAD_TRIALS, on_faster_threads, training_rows
 from pharos.model.tiny_tokenizer import (
     TURN_START_ID,
     docstrings,
@@ -164,3 +165,21 @@ def test_what_is_learned_in_a_repeating_row_has_been_seen_in_it():
         assert 4 <= period <= len(tokens) // 2
         assert labels[period:] == tokens[period:]
         assert tokens[period:] == tokens[:-period]
+
+
+@pytest.mark.parametrize(("seconds_a_step", "chosen"), [({1: 1.0, 4: 3.0}, 1), ({1: 3.0, 4: 1.0}, 4)])
+def test_a_loop_keeps_the_number_of_threads_that_steps_faster(monkeypatch, seconds_a_step, chosen):
+    now_s = 0.0
+    monkeypatch.setattr(tiny_pretraining.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(tiny_pretraining.os, "cpu_count", lambda: 4)
+    before, used = torch.get_num_threads(), []
+    for _ in on_faster_threads(range(2 * THREAD_TRIALS + 3)):
+        used.append(torch.get_num_threads())
+        now_s += seconds_a_step[used[-1]]
+    assert used == [1, *[1] * THREAD_TRIALS, *[4] * THREAD_TRIALS, chosen, chosen]
+    assert torch.get_num_threads() == before
+
+
+def test_a_loop_shorter_than_the_trial_of_threads_ends_where_it_should():
+    assert list(on_faster_threads(range(2))) == [0, 1]
+    assert list(on_faster_threads(range(0))) == []
