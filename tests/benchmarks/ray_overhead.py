@@ -25,23 +25,28 @@ from pharos.plan.trial import TrialPlan
 from pharos.spec.load import load_spec
 
 NUM_TRIALS = 12
-WITHOUT_HALVING = ("search.halving.enabled=false", "register.enabled=false", "test.generate=false")
+OVERRIDES = (
+    "search.halving.enabled=false",
+    "register.enabled=false",
+    "test.generate=false",
+    # At higher rates training is chaotic: the order of a sum, which differs between one rank and two, changes results.
+    "search.space.optim.learning_rate={log_uniform: [1e-5, 5e-3]}",
+)
 
 
 def run(options: Options) -> Report:
     num_trials = 3 if options.smoke else NUM_TRIALS
     max_steps = 8 if options.smoke else options.max_steps
-    overrides = [*WITHOUT_HALVING, f"search.num_trials={num_trials}"]
+    overrides = [*OVERRIDES, f"search.num_trials={num_trials}"]
     overrides += [f"train.max_steps={max_steps}"] if max_steps else []
     with tempfile.TemporaryDirectory() as directory:
         storage = Path(directory)
         pool, trials = one_pool(storage, overrides)
         singles = one_trainer_each(storage, overrides, trials)
-    difference = max(
-        abs(single["scores"][step] - score)
+    differences = [
+        max(abs(single["scores"][step] - score) for step, score in pool["scores"][single["number"]].items())
         for single in singles["trials"]
-        for step, score in pool["scores"][single["number"]].items()
-    )
+    ]
     startup_s = [single["wall_s"] - single["training_s"] for single in singles["trials"]]
     training_s = [single["training_s"] for single in singles["trials"]]
     return Report(
@@ -69,7 +74,11 @@ def run(options: Options) -> Report:
                 ],
             )
         ],
-        quality={"trials": num_trials, "largest difference of eval losses, at any report": difference},
+        quality={
+            "trials": num_trials,
+            "largest difference of eval losses, at any report": max(differences),
+            "the same by trial": [float(f"{difference:.2g}") for difference in differences],
+        },
         targets=[Target(what="R_ray", measured=singles["total_s"] / pool["total_s"], limit=4.0)],
         notes=[f"trial time alone: {sum(training_s) / pool['training_s']:.2f}"],
     )
