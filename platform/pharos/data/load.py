@@ -9,13 +9,23 @@ import glob
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pharos.data import docker_commands
-from pharos.data.formats import FORMATS, Conversation, Format, Origin, detect_format, hint, read_row, unused_keys
+from pharos.data.formats import (
+    Format,
+    Origin,
+    Row,
+    column_mistakes,
+    detect_format,
+    hint,
+    read_row,
+    unknown_form,
+    unused_keys,
+)
 from pharos.errors import DataError
 from pharos.plan.exchange import Split
 from pharos.spec.model import DataSpec
@@ -30,17 +40,23 @@ Item = tuple[Any, Origin]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The files of one split, or the built-in rows where there are none. `files` are (name to show, path)."""
+    """The files of one split, or the built-in rows where there are none. `files` are (name to show, path).
+
+    format, columns: data.format and data.columns, for reading the rows.
+    """
 
     split: Split
     files: tuple[tuple[str, Path], ...]
+    format: str = "auto"
+    columns: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Rows in the order of the files, the names of their forms, and what a person should know of them."""
+    """Rows in the order of the files, their forms and the forms' names, and what a person should know of them."""
 
-    rows: tuple[Conversation, ...]
+    rows: tuple[Row, ...]
+    forms: tuple[Format, ...]
     formats: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -54,7 +70,7 @@ def find_sources(spec: DataSpec, *, root: Path) -> dict[Split, Source]:
     named: dict[Split, str | list[str] | None] = {"train": spec.train, "eval": spec.eval, "test": spec.test}
     if spec.train == BUILTIN:
         named = {split: value or BUILTIN for split, value in named.items()}
-    mistakes: list[str] = []
+    mistakes = column_mistakes(spec.format, spec.columns)
     sources: dict[Split, Source] = {}
     for split, value in named.items():
         if value is None:
@@ -64,7 +80,13 @@ def find_sources(spec: DataSpec, *, root: Path) -> dict[Split, Source]:
             files |= _find(name, f"data.{split}", root, mistakes)
         if value == []:
             mistakes.append(f"data.{split}=[] names no file.")
-        sources[split] = Source(split=split, files=tuple(files.items()))
+        is_builtin = value == BUILTIN  # its rows are known, whatever the form of the files beside it
+        sources[split] = Source(
+            split=split,
+            files=tuple(files.items()),
+            format="auto" if is_builtin else spec.format,
+            columns=None if is_builtin else spec.columns,
+        )
     raise_mistakes(mistakes)
     return sources
 
@@ -87,11 +109,11 @@ def content_digest(source: Source) -> str:
 def load(source: Source, mistakes: list[str]) -> Loaded:
     """All rows of a source. What is wrong is appended to `mistakes`, each with file and row; see `raise_mistakes`."""
     streams = {name: _file_items(name, path, mistakes) for name, path in source.files}
-    files = [
-        _read(name, items, mistakes) for name, items in (streams or {BUILTIN: _builtin_items(source.split)}).items()
-    ]
+    streams = streams or {BUILTIN: _builtin_items(source.split)}
+    files = [_read(name, items, source, mistakes) for name, items in streams.items()]
     return Loaded(
         rows=tuple(row for file in files for row in file.rows),
+        forms=tuple(form for file in files for form in file.forms),
         formats=tuple(dict.fromkeys(name for file in files for name in file.formats)),
         warnings=tuple(text for file in files for text in file.warnings),
     )
@@ -133,16 +155,16 @@ def _find(name: str, key: str, root: Path, mistakes: list[str]) -> dict[str, Pat
     return {}
 
 
-def _read(name: str, items: Iterator[Item], mistakes: list[str]) -> Loaded:
-    """The rows of one file, all of them in the form of the first."""
+def _read(name: str, items: Iterator[Item], source: Source, mistakes: list[str]) -> Loaded:
+    """The rows of one file, all of them in the form of the first, or in the one that the source names."""
     mistakes_before = len(mistakes)
-    rows: list[Conversation] = []
+    rows: list[Row] = []
     form: Format | None = None
     unused: Counter[str] = Counter()
     for item, origin in items:
-        form = form or detect_format(item)
+        form = form or detect_format(item, name=source.format, columns=source.columns)
         if form is None:
-            mistakes.append(f"{origin}: {_no_format(item)}")
+            mistakes.append(f"{origin}: {unknown_form(item, source.columns)}")
             break
         row, wrong = read_row(item, form, origin)
         mistakes += [f"{origin}: {sentence}" for sentence in wrong]
@@ -153,6 +175,7 @@ def _read(name: str, items: Iterator[Item], mistakes: list[str]) -> Loaded:
         mistakes.append(f"{name}: the file holds no row. Give it rows, or leave it out.")
     return Loaded(
         rows=tuple(rows),
+        forms=() if form is None else (form,),
         formats=() if form is None else (form.name,),
         warnings=tuple(f"{name}: {key!r} of {count:,} rows is not used" for key, count in unused.items()),
     )
@@ -218,14 +241,3 @@ def _parse(text: str) -> tuple[object, json.JSONDecodeError | None]:
         return None, error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
         return None, json.JSONDecodeError(f"{type(error).__name__}: {error}", text, 0)
-
-
-def _no_format(item: object) -> str:
-    forms = ", ".join(" + ".join(form.keys) for form in FORMATS)
-    if not isinstance(item, dict):
-        return f"a row must be a JSON object with one of these sets of keys: {forms}."
-    known = sorted({key for form in FORMATS for key in form.keys})
-    near = next((found for key in item if (found := hint(key, known))), "")
-    return (
-        f"the keys {', '.join(map(repr, item)) or 'of an empty object'} are no known form. Use one of: {forms}.{near}"
-    )

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from pharos.data.formats import Conversation
-from pharos.data.load import find_sources, load, raise_mistakes
+from pharos.data.formats import Conversation, Text, Trainable, training_mistake
+from pharos.data.load import Loaded, find_sources, load, raise_mistakes
 from pharos.errors import DataError
 from pharos.plan.exchange import Split
 from pharos.spec.model import DataSpec
 
-Rows = Mapping[Split, Sequence[Conversation]]
+Rows = Mapping[Split, Sequence[Trainable]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ def load_splits(spec: DataSpec, *, root: Path) -> Splits:
     mistakes: list[str] = []
     loaded = {split: load(source, mistakes) for split, source in find_sources(spec, root=root).items()}
     raise_mistakes(mistakes)
-    given: Rows = {split: part.rows for split, part in loaded.items()}
+    given = _trainable(loaded, spec)
     rows = divide(given, eval_fraction=spec.eval_fraction, test_fraction=spec.test_fraction)
     limits: dict[Split, int | None] = {
         "train": spec.max_train_rows,
@@ -47,6 +47,14 @@ def load_splits(spec: DataSpec, *, root: Path) -> Splits:
     )
 
 
+def _trainable(loaded: Mapping[Split, Loaded], spec: DataSpec) -> Rows:
+    """The rows, all of which can be trained on. Raises DataError naming the form of those that cannot."""
+    forms = {(split, form.name): form for split, part in loaded.items() for form in part.forms}
+    found = [training_mistake(form, f"data.{split}={getattr(spec, split)}") for (split, _), form in forms.items()]
+    raise_mistakes([text for text in found if text])
+    return {split: [row for row in part.rows if isinstance(row, Conversation | Text)] for split, part in loaded.items()}
+
+
 def split_of(row_digest: bytes, eval_fraction: float, test_fraction: float) -> Split:
     """Where a row belongs, by its SHA-256 alone: the same in every sweep, file and order, and for all its copies.
 
@@ -58,7 +66,7 @@ def split_of(row_digest: bytes, eval_fraction: float, test_fraction: float) -> S
     return "eval" if place >= 1.0 - eval_fraction else "train"
 
 
-def divide(given: Rows, *, eval_fraction: float, test_fraction: float) -> dict[Split, Sequence[Conversation]]:
+def divide(given: Rows, *, eval_fraction: float, test_fraction: float) -> dict[Split, Sequence[Trainable]]:
     """The three splits. Those of eval and test that are not given are split off the training rows.
 
     Raises DataError if one of the three has no row.
@@ -67,10 +75,10 @@ def divide(given: Rows, *, eval_fraction: float, test_fraction: float) -> dict[S
         "eval": 0.0 if "eval" in given else eval_fraction,
         "test": 0.0 if "test" in given else test_fraction,
     }
-    divided: dict[Split, list[Conversation]] = {"train": [], "eval": [], "test": []}
+    divided: dict[Split, list[Trainable]] = {"train": [], "eval": [], "test": []}
     for row in given["train"]:
         divided[split_of(row.digest, fractions["eval"], fractions["test"])].append(row)
-    rows: dict[Split, Sequence[Conversation]] = {**divided, **{s: given[s] for s in given if s != "train"}}
+    rows: dict[Split, Sequence[Trainable]] = {**divided, **{s: given[s] for s in given if s != "train"}}
     for split, part in rows.items():
         if not part:
             raise DataError(

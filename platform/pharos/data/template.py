@@ -47,13 +47,19 @@ class Template:
     def writes_the_date(self) -> bool:
         return "strftime_now" in self.source
 
-    def render(self, turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        turns: Sequence[Turn],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         """The text of some turns. Raises DataError with the template's own words where it refuses them."""
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        messages = [turn.message() for turn in turns]
         try:
             return _compile(self.source).render(
                 messages=messages,
-                tools=None,
+                tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self.special_tokens,
@@ -112,14 +118,14 @@ def trained_spans(template: Template, conversation: Conversation) -> tuple[str, 
     A turn begins where the generation prompt before it ends. It ends where the text of the turns up to it ends, without
     the whitespace that follows the marker. Raises DataError if these are not beginnings of the whole text.
     """
-    turns = conversation.turns
-    text = template.render(turns)
+    turns, tools = conversation.turns, conversation.tools
+    text = template.render(turns, tools=tools)
     spans = []
     for index, turn in enumerate(turns):
         if turn.role != "assistant":
             continue
-        before = template.render(turns[:index], add_generation_prompt=True)
-        up_to = text if index + 1 == len(turns) else template.render(turns[: index + 1])
+        before = template.render(turns[:index], add_generation_prompt=True, tools=tools)
+        up_to = text if index + 1 == len(turns) else template.render(turns[: index + 1], tools=tools)
         if not (up_to.startswith(before) and text.startswith(up_to)):
             remedy = "Use data.template=plain" + (", or rows of one question and one answer" if len(turns) > 2 else "")
             part = "up to" if up_to.startswith(before) else "before"
@@ -136,7 +142,8 @@ def prompt_and_reference(template: Template, conversation: Conversation) -> tupl
     """What a model is given to write the last assistant turn, and what that turn says."""
     turns = conversation.turns
     last = max(index for index, turn in enumerate(turns) if turn.role == "assistant")
-    return template.render(turns[:last], add_generation_prompt=True), turns[last].content
+    prompt = template.render(turns[:last], add_generation_prompt=True, tools=conversation.tools)
+    return prompt, turns[last].content
 
 
 class _GenerationTag(Extension):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
-from pharos.data.formats import Conversation, Origin
+from pharos.data.formats import Origin, Text, Trainable
 from pharos.data.template import Span, Template, prompt_and_reference, trained_spans
 from pharos.errors import BaseModelError, DataError
 
@@ -40,7 +40,7 @@ class TokenRow:
 
     tokens: np.ndarray
     trained: np.ndarray
-    conversation: Conversation
+    conversation: Trainable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +106,17 @@ def load_tokenizer(directory: Path) -> TextTokenizer:
 
 
 def tokenise(
-    conversations: Sequence[Conversation], template: Template, tokenizer: TextTokenizer, mistakes: list[str]
+    conversations: Sequence[Trainable], template: Template, tokenizer: TextTokenizer, mistakes: list[str]
 ) -> Iterator[TokenRow]:
     """The rows of conversations, in order. Those that the template refuses are appended to `mistakes`."""
     for start in range(0, len(conversations), ROWS_AT_ONCE):
-        rendered = []
+        rendered: list[tuple[Trainable, str, list[Span]]] = []
         for conversation in conversations[start : start + ROWS_AT_ONCE]:
             try:
-                rendered.append((conversation, *trained_spans(template, conversation)))
+                if isinstance(conversation, Text):
+                    rendered.append((conversation, *_text_spans(conversation, tokenizer)))
+                else:
+                    rendered.append((conversation, *trained_spans(template, conversation)))
             except DataError as error:
                 mistakes.append(f"{conversation.origin}: {error.message}")
         texts = [text for _, text, _ in rendered]
@@ -123,8 +126,21 @@ def tokenise(
             yield TokenRow(tokens=tokens, trained=_mask(encoding.offsets, spans), conversation=conversation)
 
 
-def render_prompt(conversation: Conversation, template: Template, tokenizer: TextTokenizer) -> tuple[np.ndarray, str]:
-    """What to generate from, as token ids (P,) int32, and the reference answer: the last assistant turn's content."""
+def _text_spans(row: Text, tokenizer: TextTokenizer) -> tuple[str, list[Span]]:
+    """A text as pre-training writes it: from its beginning token, if it has one, to its end token, and all trained."""
+    begin = tokenizer.special_tokens["bos_token"] if tokenizer.adds_bos else ""
+    text = begin + row.text + (tokenizer.tokenizer.id_to_token(tokenizer.eos_id) or "")
+    return text, [(0, len(text))]
+
+
+def render_prompt(conversation: Trainable, template: Template, tokenizer: TextTokenizer) -> tuple[np.ndarray, str]:
+    """What to generate from, as token ids (P,) int32, and the reference answer: the last assistant turn's content.
+
+    A text has no question; its first token stands for one, and the plan refuses to score answers to it.
+    """
+    if isinstance(conversation, Text):
+        first = tokenizer.tokenizer.encode(_text_spans(conversation, tokenizer)[0], add_special_tokens=False).ids[:1]
+        return np.array(first, dtype=np.int32), conversation.text
     prompt, reference = prompt_and_reference(template, conversation)
     return np.array(tokenizer.tokenizer.encode(prompt, add_special_tokens=False).ids, dtype=np.int32), reference
 

@@ -127,6 +127,11 @@ def _check_facts(spec: SweepSpec, base: BaseFacts, data: DataFacts) -> None:
             f"data.train={spec.data.train} leaves no row to evaluate on, and without one no trial has a score. "
             f"Give data.eval, more rows, or a data.eval_fraction above {spec.data.eval_fraction:g}."
         )
+    if spec.test.generate and "text" in data.format.split(", "):
+        raise PlanError(
+            "test.generate=true asks for answers to the test rows, but rows of the form text hold no questions. "
+            "Remove test.generate."
+        )
     if not base.targets:
         raise PlanError(
             f"lora.target_modules={spec.lora.target_modules} matches no Linear module of {base.name} "

@@ -41,6 +41,9 @@ SYNONYMS = MappingProxyType(
         "gradient_accumulation_steps": "train.batch_size, from which it follows",
         "gradient_checkpointing": "train.activation_checkpointing",
         "max_seq_length": "data.max_length",
+        "formatting": "data.format",
+        "conversation_style": "data.format",
+        "column_map": "data.columns",
         "trials": "search.num_trials",
     }
 )
@@ -142,6 +145,8 @@ def _expected(key: str, schema: dict[str, Any]) -> str:
         return str(schema["const"])
     if "pattern" in schema:
         return "lower-case letters, digits, dots, dashes and underscores, at most 63, a letter or digit first"
+    if schema.get("additionalProperties") == {"type": "string"}:
+        return "names by key, as in {prompt: my_question, completion: my_answer}"
     words = {
         "integer": "a whole number",
         "number": "a number",

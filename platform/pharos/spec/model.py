@@ -44,6 +44,12 @@ class DataSpec(Section):
     template: Literal["auto", "tokenizer", "plain"] = Field(
         "auto", description="auto: the tokenizer's chat template, or plain where it has none"
     )
+    format: str = Field(
+        "auto", description="form of the rows: messages, sharegpt, alpaca, ...; auto: by the first row of each file"
+    )
+    columns: dict[str, str] | None = Field(
+        None, description="the file's own names of a form's keys, as in {prompt: my_question, completion: my_answer}"
+    )
     packing: bool = Field(
         False,
         description="training rows end to end in sequences of up to max_length tokens, so that no pads are computed; "

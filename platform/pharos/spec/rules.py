@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pharos.spec.fields import nearest, spec_fields
+from pharos.spec.format_names import AUTO, FORMAT_NAMES, all_format_names, canonical_format
 from pharos.spec.model import DataSpec, Scalar, SweepSpec
 from pharos.spec.space import domain_values, num_points
 
@@ -27,7 +28,7 @@ class Problem:
 
 def spec_problems(spec: SweepSpec) -> list[Problem]:
     """Everything in a spec that its types allow and that yet cannot work."""
-    rules = (_empty_text, _base, _data, _batch_size, _warmup, _alpha, _budget, _num_trials)
+    rules = (_empty_text, _base, _data, _format, _batch_size, _warmup, _alpha, _budget, _num_trials)
     return [problem for rule in rules for problem in rule(spec)]
 
 
@@ -83,6 +84,19 @@ def _data(spec: SweepSpec) -> Iterator[Problem]:
                 reason = "a score on rows that are used elsewhere means nothing"
                 message = f"data.{second} holds {path}, and so does data.{first}: {reason}. Remove it from one."
                 yield Problem(keys=(f"data.{second}", f"data.{first}"), message=message)
+
+
+def _format(spec: SweepSpec) -> Iterator[Problem]:
+    name, columns = spec.data.format, spec.data.columns or {}
+    if name and name != AUTO and canonical_format(name) is None:
+        guess = nearest(name.lower(), all_format_names())
+        message = f"data.format={name} is no form of rows. Use one of {', '.join((AUTO, *FORMAT_NAMES))}."
+        yield Problem(keys=("data.format",), message=f"{message} Did you mean {guess}?" if guess else message)
+    doubled = sorted({column for column in columns.values() if list(columns.values()).count(column) > 1})
+    for column in doubled:
+        keys = " and ".join(key for key, name in columns.items() if name == column)
+        message = f"data.columns gives {column} to {keys}; a column can be one of them."
+        yield Problem(keys=("data.columns",), message=message)
 
 
 def _held_out(data: DataSpec, name: str, paths: list[str], builtin: str | None) -> Iterator[Problem]:
