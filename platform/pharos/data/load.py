@@ -1,6 +1,6 @@
 """Finds the files that data.train, data.eval and data.test name, and reads their rows with every mistake located.
 
-JSONL or one JSON array, in UTF-8. What a row means is in `formats.py`; which split it falls into in `split.py`.
+JSONL or one JSON array, in UTF-8. What a row means is in `formats/`; which split it falls into in `split.py`.
 """
 
 from __future__ import annotations
@@ -80,13 +80,7 @@ def find_sources(spec: DataSpec, *, root: Path) -> dict[Split, Source]:
             files |= _find(name, f"data.{split}", root, mistakes)
         if value == []:
             mistakes.append(f"data.{split}=[] names no file.")
-        is_builtin = value == BUILTIN  # its rows are known, whatever the form of the files beside it
-        sources[split] = Source(
-            split=split,
-            files=tuple(files.items()),
-            format="auto" if is_builtin else spec.format,
-            columns=None if is_builtin else spec.columns,
-        )
+        sources[split] = Source(split=split, files=tuple(files.items()), format=spec.format, columns=spec.columns)
     raise_mistakes(mistakes)
     return sources
 

@@ -92,6 +92,10 @@ def _format(spec: SweepSpec) -> Iterator[Problem]:
         guess = nearest(name.lower(), all_format_names())
         message = f"data.format={name} is no form of rows. Use one of {', '.join((AUTO, *FORMAT_NAMES))}."
         yield Problem(keys=("data.format",), message=f"{message} Did you mean {guess}?" if guess else message)
+    given = [field for field, value in (("format", name), ("columns", columns)) if value not in (AUTO, "", {})]
+    for field in given if spec.data.train in BUILTIN_DATA else []:
+        message = f"data.{field} has no meaning with data.train={spec.data.train}, whose form is known. Remove it."
+        yield Problem(keys=(f"data.{field}", "data.train"), message=message)
     doubled = sorted({column for column in columns.values() if list(columns.values()).count(column) > 1})
     for column in doubled:
         keys = " and ".join(key for key, name in columns.items() if name == column)

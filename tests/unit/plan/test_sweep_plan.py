@@ -89,6 +89,14 @@ def test_truncated_rows_are_told(make_spec, tiny_base, rows, machine) -> None:
     assert "12 rows longer than data.max_length=256 are truncated." in found.infos
 
 
+def test_texts_have_no_questions_to_answer(make_spec, tiny_base, rows, machine) -> None:
+    spec, texts = make_spec(test={"generate": True}), replace(rows, format="messages, text")
+    with pytest.raises(PlanError, match="test.generate=true asks for answers .* Remove test.generate."):
+        plan_sweep(spec, tiny_base, texts, machine)
+    plan_sweep(make_spec(), tiny_base, texts, machine)
+    plan_sweep(spec, tiny_base, rows, machine)
+
+
 def test_what_cannot_be_trained_is_refused(make_spec, tiny_base, rows, machine) -> None:
     for base, data, message in (
         (tiny_base, replace(rows, num_train_rows=0), "no row to train on"),

@@ -20,14 +20,16 @@ class Cells:
     """One row under the keys of its form. columns: the file's own names of keys, where they differ.
 
     Mistakes collect in `mistakes`; a value that is wrong is read as an empty one, so that reading goes on.
+    num_inserted: turns that stand before the row's list of turns and come from elsewhere in the row.
     """
 
-    __slots__ = ("columns", "mistakes", "row")
+    __slots__ = ("columns", "mistakes", "num_inserted", "row")
 
     def __init__(self, row: Mapping[str, Any], columns: Mapping[str, str]) -> None:
         self.row = row
         self.columns = columns
         self.mistakes: list[str] = []
+        self.num_inserted = 0
 
     def column(self, key: str) -> str:
         return self.columns.get(key, key)
@@ -48,12 +50,12 @@ class Cells:
             return ""
         return text_at(value, self.column(key), self.mistakes, may_be_blank=True)
 
-    def list(self, key: str, of: str) -> list[Any]:
+    def list_of(self, key: str, what: str) -> list[Any]:
         """The list under a key, or written there as JSON text; empty, with a mistake, where it is none."""
         value = nested(self.get(key))
         if isinstance(value, list):
             return value
-        self.mistakes.append(f"{self.column(key)} must be a list of {of}, not {kind_of(value)}.")
+        self.mistakes.append(f"{self.column(key)} must be a list of {what}, not {kind_of(value)}.")
         return []
 
 
@@ -129,7 +131,10 @@ def kind_of(value: object) -> str:
 
 
 def short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = kind_of(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 

@@ -96,7 +96,8 @@ def _history(cells: Cells) -> list[Turn]:
     if cells.get("history") in (None, ""):
         return []
     turns = []
-    for index, exchange in enumerate(cells.list("history", "questions with their answers, [[question, answer], ...]")):
+    exchanges = cells.list_of("history", "questions with their answers, [[question, answer], ...]")
+    for index, exchange in enumerate(exchanges):
         place = f"{cells.column('history')}[{index}]"
         if not isinstance(exchange, list) or len(exchange) != 2:
             what = f"a list of {len(exchange)}" if isinstance(exchange, list) else kind_of(exchange)
@@ -123,7 +124,7 @@ def _conversation(read: TurnsReader) -> Any:
     def read_conversation(cells: Cells, origin: Origin) -> Conversation:
         turns, tools = read(cells), read_tools(cells) if cells.get("tools") else ()
         if not cells.mistakes:
-            cells.mistakes += order_mistakes(turns)
+            cells.mistakes += order_mistakes(turns, num_inserted=cells.num_inserted)
         return Conversation(turns=tuple(turns), origin=origin, tools=tools)
 
     return read_conversation

@@ -48,7 +48,12 @@ def detect_format(row: Any, *, name: str = AUTO, columns: Mapping[str, str] | No
     if own is None:
         if not isinstance(row, dict):
             return None
-        found = next((form for form in candidates if form.has_keys(Cells(row, form.columns))), None)
+        # Tables write null under columns that only other tables of their kind fill.
+        filled = {key: value for key, value in row.items() if value is not None}
+        found = next(
+            (form for written in (filled, row) for form in candidates if form.has_keys(Cells(written, form.columns))),
+            None,
+        )
         return found and replace(found, needed_by=f"the first row has the form {found.name}")
     cells = row if isinstance(row, dict) else {}
     by_key = (form for form in candidates if all(form.columns.get(key, key) in cells for key in form.keys))

@@ -94,7 +94,7 @@ def _preference(
     if not cells.mistakes:
         sides = {"chosen": chosen, "rejected": rejected}
         wrong = {name: order_mistakes([*prompt, *turns]) for name, turns in sides.items()}
-        cells.mistakes += [f"{name}, after its prompt: {text}" for name, found in wrong.items() for text in found][:1]
+        cells.mistakes += [f"{name} with its prompt: {text}" for name, found in wrong.items() for text in found][:1]
     return Preference(prompt=tuple(prompt), chosen=tuple(chosen), rejected=tuple(rejected), origin=origin, tools=tools)
 
 
@@ -143,7 +143,7 @@ def _labelled_form(label_key: str) -> Format:
             return None
         turns, tools = reader(cells), read_tools(cells)
         if not cells.mistakes:
-            cells.mistakes += order_mistakes(turns)
+            cells.mistakes += order_mistakes(turns, num_inserted=cells.num_inserted)
         if not cells.mistakes and turns[-1].role != "assistant":
             cells.mistakes.append(f"the last turn is the {turns[-1].role}'s; the label judges an assistant's turn.")
         return Labelled(turns=tuple(turns), label=bool(label), origin=origin, tools=tools)
@@ -180,6 +180,6 @@ PREFERENCES = (
         read=read_sorted,
         optional_keys=("tgt", "context"),
     ),
-    _labelled_form("kto_tag"),
     _labelled_form("label"),
+    _labelled_form("kto_tag"),
 )

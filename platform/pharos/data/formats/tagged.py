@@ -119,7 +119,7 @@ def _unfinished(tags: tuple[str, ...], began: int, what: str, scheme: str) -> st
 def _reader(tag_key: str, scheme: str | None) -> Callable[[Cells, Origin], Tagged | None]:
     def read(cells: Cells, origin: Origin) -> Tagged | None:
         place = cells.column("tokens")
-        written = cells.list("tokens", "text")
+        written = cells.list_of("tokens", "text")
         tokens = [_token(token, f"{place}[{index}]", cells.mistakes) for index, token in enumerate(written)]
         tags = _tags(cells, tag_key, tokens)
         if cells.mistakes:
@@ -155,7 +155,7 @@ def _tags(cells: Cells, key: str, tokens: list[str]) -> list[str | int]:
     """The tags as they are written: texts, or the numbers of classes."""
     place = cells.column(key)
     tags: list[str | int] = []
-    for index, tag in enumerate(cells.list(key, "tags")):
+    for index, tag in enumerate(cells.list_of(key, "tags")):
         if tag is None:
             token = f" of {short(tokens[index])}" if index < len(tokens) else ""
             cells.mistakes.append(f"{place}[{index}]{token} is missing: each token needs a tag.")

@@ -67,6 +67,7 @@ def with_system(cells: Cells, turns: list[Turn]) -> list[Turn]:
         return turns
     if turns and turns[0].role == "system":
         cells.mistakes.append(f"{cells.column('system')} and the first turn both give a system text. Keep one of them.")
+    cells.num_inserted = 1
     return [Turn(role="system", content=system), *turns]
 
 
@@ -90,14 +91,17 @@ def read_tools(cells: Cells) -> tuple[Mapping[str, Any], ...]:
     return tuple(tools)
 
 
-def order_mistakes(turns: Sequence[Turn]) -> list[str]:
-    """At most one sentence: what comes after the first wrong turn is wrong by it."""
+def order_mistakes(turns: Sequence[Turn], *, num_inserted: int = 0) -> list[str]:
+    """At most one sentence: what comes after the first wrong turn is wrong by it.
+
+    num_inserted: of the first turns, how many do not count, since the row's list of turns begins after them.
+    """
     if all(turn.role != "assistant" for turn in turns):
         return ["no turn is the assistant's: there is nothing to train on."]
     before: str | None = None
-    for index, turn in enumerate(turns):
+    for index, turn in enumerate(turns, start=-num_inserted):
         if turn.role == "system":
-            if index:
+            if before is not None or index > 0:
                 return [f"turn {index} is a system turn; only the first turn may be one."]
             continue
         if turn.role == "tool" and before not in ("assistant", "tool"):
@@ -162,7 +166,7 @@ def _calls(value: Any, place: str, mistakes: list[str]) -> tuple[ToolCall, ...]:
         arguments = {} if arguments in (None, "") else arguments
         if not isinstance(arguments, dict):
             mistakes.append(f"{where}.arguments must be a JSON object, not {kind_of(arguments)}.")
-        elif not is_plain_json(call):
+        elif not is_plain_json([function["name"], arguments, call.get("id")]):
             mistakes.append(f"{where} cannot be written as JSON in UTF-8.")
         else:
             call_id = None if call.get("id") is None else str(call["id"])

@@ -1,4 +1,4 @@
-"""A tokenizer of forty words, so that expected token ids can be written by hand, with a chat template that knows tools."""
+"""A tokenizer of forty words, so that expected token ids can be written by hand; its chat template knows tools."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 # A word's id is its place. <stop> ends a text, <end> a turn.
-WORDS = (
-    "<unk> <end> <stop> <system> <user> <assistant> <tool> <tools> <call> find "  # 0 to 9
-    "what=lighthouse Where is it ? On the cliff . And "  # 10 to 19
-    "now There Be brief Translate phare lighthouse The on #### "  # 20 to 29
-    "7 灯塔 在 哪里 ？ 悬崖 上 。 谢谢 不客气 "  # 30 to 39
-    "类型#裙 长裙"
-).split()
+# fmt: off
+WORDS = [
+    "<unk>", "<end>", "<stop>", "<system>", "<user>", "<assistant>", "<tool>", "<tools>", "<call>", "find",
+    "what=lighthouse", "Where", "is", "it", "?", "On", "the", "cliff", ".", "And",
+    "now", "There", "Be", "brief", "Translate", "phare", "lighthouse", "The", "on", "####",
+    "7", "灯塔", "在", "哪里", "\uff1f", "悬崖", "上", "。", "谢谢", "不客气",
+    "类型#裙", "长裙",
+]
+# fmt: on
 SPECIAL = WORDS[1:9]
 TEMPLATE = (
     "{% if tools %}<tools>{% for tool in tools %} {{ tool.function.name }}{% endfor %} <end> {% endif %}"

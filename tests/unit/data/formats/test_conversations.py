@@ -92,17 +92,13 @@ def test_a_text_is_kept_as_it_is() -> None:
     assert (text, mistakes) == (Text(text=" [The lighthouse]\n", origin=HERE), [])
 
 
-def test_a_text_that_looks_like_json_stays_a_text() -> None:
-    for asked in (
-        '[1, 2]: what is "this"?',
-        '{"a": 1}',
-        '[{"from": "Paris", "to": "Rome"}]',
-        "[]",
-        '["list", "of", "words"]',
-        "{{ braces }}",
-    ):
-        assert turns_of({"prompt": asked, "completion": asked})[0].content == asked
-        assert turns_of({"src": asked, "tgt": asked})[1].content == asked
+LIKE_JSON = ['[1]: what is "this"?', '{"a": 1}', '[{"from": "Paris", "to": "Rome"}]', "[]", '["words"]', "{{ words }}"]
+
+
+@pytest.mark.parametrize("asked", LIKE_JSON)
+def test_a_text_that_looks_like_json_stays_a_text(asked: str) -> None:
+    assert turns_of({"prompt": asked, "completion": asked})[0].content == asked
+    assert turns_of({"src": asked, "tgt": asked})[1].content == asked
 
 
 def test_a_system_turn_and_several_questions_are_kept_in_order() -> None:
@@ -279,6 +275,10 @@ PARTS = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url
             "messages[1].tool_calls[0] cannot be written as JSON in UTF-8.",
         ),
         (
+            said({"role": "assistant", "tool_calls": [{"name": "find", "arguments": '{"a": "\\ud83d"}'}]}),
+            "messages[1].tool_calls[0] cannot be written as JSON in UTF-8.",
+        ),
+        (
             said({"role": "function_call", "content": "find it"}),
             "messages[1].content must hold calls, each with name and arguments, not text.",
         ),
@@ -292,6 +292,12 @@ PARTS = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url
         (messages("user", "user", "assistant"), "turn 1 is the user's and follows another user turn"),
         (messages("user", "assistant", "assistant"), "turn 2 is the assistant's and follows another assistant turn"),
         (messages("user", "system", "assistant"), "turn 1 is a system turn; only the first turn may be one."),
+        (messages("user", "user") | {"system": "words"}, "no turn is the assistant's"),
+        (messages("user", "user", "assistant") | {"system": "words"}, "turn 1 is the user's and follows another user"),
+        (
+            {"messages": [{"role": [[]] * 99, "content": "words"}]},
+            "messages[0].role=[[], [], [], [], [], [], [], [], [], ... is no role.",
+        ),
         (messages("user", "tool", "assistant"), "turn 1 is a tool's, but no turn of the assistant's, which would call"),
         (messages("user", "assistant", "tool", "user"), "turn 3 is the user's and follows a tool's; the assistant"),
     ],
