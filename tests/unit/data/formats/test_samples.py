@@ -108,7 +108,8 @@ def test_rows_that_say_the_same_in_any_form_have_one_digest_and_others_do_not() 
     assert first["kto"] == first["kto_messages"] != first["prompt_completion"]
     assert first["preference_messages"] == first["paddlenlp_preference"] != first["preference"]
     with_tools, without = read("messages")[2], read("question_answer")[0]
-    assert len({with_tools.digest, replace(with_tools, tools=()).digest, without.digest}) == 3
+    fewer, other = replace(with_tools, tools=()), replace(with_tools, tools=({"name": "other"},))
+    assert len({row.digest for row in (with_tools, fewer, other, without)}) == 4
     turns = tuple(replace(turn, tool_calls=()) for turn in with_tools.turns)
     assert replace(with_tools, turns=turns).digest != with_tools.digest
 
