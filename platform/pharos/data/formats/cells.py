@@ -9,10 +9,12 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 """Types of the parts of a content that hold text: OpenAI's chat completions, and its responses."""
+HINT_CHARACTERS, HINT_NAMES = 80, 200
 _JSON = re.compile(r"\s*[\[{]")
 
 
@@ -144,8 +146,11 @@ def one_of(words: Iterable[str]) -> str:
 
 
 def hint(word: str, known: Iterable[str]) -> str:
-    """' Did you mean ...?', or nothing where no known word is near."""
-    near = difflib.get_close_matches(word, [name for name in known if isinstance(name, str)], n=1)
+    """' Did you mean ...?', or nothing where no known word is near, or too long a one to compare in good time."""
+    if len(word) > HINT_CHARACTERS:
+        return ""
+    names = [name for name in islice(known, HINT_NAMES) if isinstance(name, str) and len(name) <= HINT_CHARACTERS]
+    near = difflib.get_close_matches(word, names, n=1)
     return f" Did you mean {near[0]}?" if near else ""
 
 

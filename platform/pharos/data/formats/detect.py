@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pharos.data.formats.cells import Cells, hint, kind_of, nested, one_of
+from pharos.data.formats.cells import Cells, hint, kind_of, nested, one_of, short
 from pharos.data.formats.conversations import CONVERSATIONS, TEXT
 from pharos.data.formats.form import Format
 from pharos.data.formats.preferences import PREFERENCES
@@ -21,6 +21,8 @@ from pharos.spec.format_names import AUTO, canonical_format
 # In the order in which they are looked for: what has more keys of its own first, plain text last, since many tables
 # carry a column text beside the columns that it was made from.
 FORMATS: tuple[Format, ...] = (*PREFERENCES, *TAGGED, *CONVERSATIONS, TEXT)
+
+KEYS_SHOWN = 20
 
 # Of the kinds that cannot be trained on yet: what they are for, and what can be done with them meanwhile.
 UNTRAINED: Mapping[type, tuple[str, str]] = {
@@ -95,8 +97,9 @@ def unknown_form(row: Any, columns: Mapping[str, str] | None = None) -> str:
     if not isinstance(row, dict):
         return f"a row must be a JSON object with one of these sets of keys: {forms}."
     known = sorted({key for form in FORMATS for key in form.keys})
-    near = next((found for key in row if (found := hint(key, known))), "")
-    keys = ", ".join(map(repr, row)) or "of an empty object"
+    first = list(row)[:KEYS_SHOWN]
+    near = next((found for key in first if (found := hint(str(key), known))), "")
+    keys = ", ".join(map(short, first)) + (", ..." if len(row) > len(first) else "") or "of an empty object"
     renamed = f" With data.columns={dict(columns)}" if columns else ""
     return (
         f"the keys {keys} are no known form.{renamed} Use one of: {forms}; or say with data.format and data.columns "

@@ -140,6 +140,11 @@ def test_a_row_without_form_is_told_the_sets_of_keys() -> None:
     assert "tokens + tags" in told
     assert unknown_form([]).startswith("a row must be a JSON object with one of these sets of keys: ")
     assert "the keys of an empty object" in unknown_form({})
+    many = {f"{number}" + "x" * 10_000: 1 for number in range(10_000)}
+    assert len(unknown_form(many)) < 2_000
+    form = detect_format({"text": "a"})
+    assert form is not None
+    assert read_row(many, form, HERE)[1] == ["'text' is missing; the first row has the form text."]
 
 
 def test_a_row_of_another_form_than_the_first_is_a_mistake() -> None:
