@@ -161,7 +161,8 @@ def test_skipped_rows_are_counted_and_named(arguments: dict, write_rows: Callabl
 
     cut = prepare(SPEC.model_copy(update={"long_rows": "truncate"}), **arguments)
     assert max(open_split(cut.directory, split).lengths.max() for split in SPLITS) == 64
-    assert "1 rows are longer than data.max_length=64 and were cut" in cut.warnings[0]
+    assert "1 rows were cut inside a turn, the first, train.jsonl:41: " in cut.warnings[0]
+    assert cut.facts.num_rows_cut_inside == 1
 
 
 def test_a_max_length_that_leaves_no_row_says_what_would(arguments: dict) -> None:

@@ -13,6 +13,7 @@ from tests.unit.data.conftest import CHATML, LLAMA_3
 from pharos.data.formats import Conversation, Origin, Turn
 from pharos.data.template import Template, choose_template
 from pharos.data.tokenise import (
+    Fitted,
     TextTokenizer,
     TokenRow,
     end_of_turn_id,
@@ -41,12 +42,13 @@ CONVERSATIONS = [
 def loaded(directory: Path, kind: str = "auto") -> tuple[Template, TextTokenizer]:
     tokenizer = load_tokenizer(directory)
     special, adds_bos = tokenizer.special_tokens, tokenizer.adds_bos
-    return choose_template(kind, directory=directory, special_tokens=special, adds_bos=adds_bos), tokenizer
+    template = choose_template(kind, root=directory, directory=directory, special_tokens=special, adds_bos=adds_bos)
+    return template, tokenizer
 
 
 def rows_of(directory: Path, conversations: list[Conversation], kind: str = "auto") -> list[TokenRow]:
     mistakes: list[str] = []
-    rows = list(tokenise(conversations, *loaded(directory, kind), mistakes))
+    rows = list(tokenise(conversations, *loaded(directory, kind), mistakes, train_on="assistant"))
     assert mistakes == []
     return rows
 
@@ -128,7 +130,8 @@ def test_rows_that_a_template_refuses_are_told_with_their_place(write_tokenizer:
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
     )
     mistakes: list[str] = []
-    rows = list(tokenise([talk("a", "b"), talk("a", "b", system="c", row=7)], *loaded(directory), mistakes))
+    conversations = [talk("a", "b"), talk("a", "b", system="c", row=7)]
+    rows = list(tokenise(conversations, *loaded(directory), mistakes, train_on="assistant"))
     assert len(rows) == 1
     assert mistakes == ["train.jsonl:7: the tokenizer's chat template refuses this row: no system"]
 
@@ -186,8 +189,12 @@ def token_row(row: int, num_prompt: int, num_trained: int) -> TokenRow:
 ROWS = [token_row(1, 2, 3), token_row(2, 2, 6), token_row(3, 9, 4)]
 
 
+def fit(rows: list[TokenRow], *, max_length: int, long_rows: str) -> Fitted:
+    return fit_rows(rows, max_length=max_length, long_rows=long_rows, tokens_of=lambda conversations: [])
+
+
 def test_truncating_cuts_on_the_right_and_skips_what_no_longer_trains() -> None:
-    fitted = fit_rows(ROWS, max_length=5, long_rows="truncate")
+    fitted = fit(ROWS, max_length=5, long_rows="truncate")
     assert [row.tokens.tolist() for row in fitted.rows] == [[0, 1, 2, 3, 4]] * 2
     assert fitted.rows[1].trained.tolist() == [False, False, True, True, True]
     assert [(str(origin), num_tokens) for origin, num_tokens in fitted.long] == [
@@ -199,7 +206,7 @@ def test_truncating_cuts_on_the_right_and_skips_what_no_longer_trains() -> None:
 
 
 def test_skipping_leaves_long_rows_out_and_names_them() -> None:
-    fitted = fit_rows(ROWS, max_length=8, long_rows="skip")
+    fitted = fit(ROWS, max_length=8, long_rows="skip")
     assert [len(row.tokens) for row in fitted.rows] == [5, 8]
     assert [str(row.origin) for row in fitted.skipped] == ["train.jsonl:3"]
 
@@ -207,7 +214,7 @@ def test_skipping_leaves_long_rows_out_and_names_them() -> None:
 def test_long_rows_are_refused_all_together_with_the_length_that_would_hold_them() -> None:
     refuse_long_rows([], 5)
     with pytest.raises(DataError) as error:
-        refuse_long_rows(fit_rows(ROWS, max_length=5, long_rows="error").long, 5)
+        refuse_long_rows(fit(ROWS, max_length=5, long_rows="error").long, 5)
     first, *lines = error.value.message.splitlines()
     assert "data.max_length=5, but 2 rows are longer. Set data.max_length=13, or data.long_rows=truncate" in first
     assert lines == ["train.jsonl:2: 8 tokens", "train.jsonl:3: 13 tokens"]
@@ -220,5 +227,5 @@ def test_the_token_that_ends_a_turn_is_known_where_the_template_writes_one(
     _, tokenizer = loaded(directory)
     [row] = rows_of(directory, CONVERSATIONS[:1])
     assert end_of_turn_id(row, tokenizer) == tokenizer.tokenizer.token_to_id("<|im_end|>")
-    cut = fit_rows([row], max_length=len(row.tokens) - 2, long_rows="truncate").rows[0]
+    cut = fit([row], max_length=len(row.tokens) - 2, long_rows="truncate").rows[0]
     assert end_of_turn_id(cut, tokenizer) is None

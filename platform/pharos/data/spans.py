@@ -1,0 +1,231 @@
+"""Which characters of a conversation's text are trained on: the assistant's turns to the end of their markers.
+
+Found in the text that a template writes, exactly or not at all. Tokens are made in `tokenise.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+from pharos.data.formats import Conversation, Turn
+from pharos.data.template import Template, tools_of
+from pharos.errors import DataError
+
+Span = tuple[int, int]
+"""Characters from the first, up to and without the second."""
+
+TrainOn = Literal["assistant", "last", "completion", "all"]
+
+THOUGHT_END = "</think>"
+PRIVATE_CHARACTERS = range(0xE000, 0xF900)
+"""Unicode gives them no meaning, so texts seldom hold them; those that a row does hold are not used for it."""
+
+
+def trained_spans(template: Template, conversation: Conversation, train_on: TrainOn) -> tuple[str, list[Span]]:
+    """The text of a conversation, and the characters of what is trained on, in order.
+
+    An assistant turn is trained from where a model begins to write it to the end of its end-of-turn marker. Where that
+    lies, a template says itself by generation blocks; else it shows in what it writes for the turns before and up to
+    it; else, where it writes a turn otherwise once more turns follow, in marks that are put into the contents and taken
+    out again. Raises DataError where none of these gives an exact answer.
+    """
+    turns, tools = conversation.turns, tools_of(conversation)
+    if train_on == "all":
+        text = template.render(turns, tools=tools)
+        return text, [(0, len(text))]
+    wanted = trained_turns(turns, train_on)
+    if wanted and template.marks_generations:
+        return _generation_spans(template, turns, tools, wanted)
+    text = template.render(turns, tools=tools)
+    spans = _prefix_spans(template, turns, tools, wanted, text)
+    if spans is None:
+        spans = _marked_spans(template, turns, tools, wanted, text)
+    return text, spans
+
+
+def trained_turns(turns: Sequence[Turn], train_on: TrainOn) -> list[int]:
+    """Indices of the turns that are trained on: always the last assistant turns, as many as `train_on` says.
+
+    completion: those after the last question; several where tools are called, else the same as last.
+    """
+    answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+    if train_on == "last":
+        return answers[-1:]
+    if train_on == "completion" and answers:
+        asked = max((index for index in range(answers[-1]) if turns[index].role == "user"), default=-1)
+        return [index for index in answers if index > asked]
+    return answers
+
+
+def _generation_spans(
+    template: Template, turns: Sequence[Turn], tools: Sequence[Any] | None, wanted: Sequence[int]
+) -> tuple[str, list[Span]]:
+    """The template's own generation blocks. A turn may have several, or none where it holds nothing to be generated."""
+    texts = [template.source, *(turn.content for turn in turns)]
+    if tools or any(getattr(turn, "tool_calls", None) for turn in turns):
+        texts.append(template.render(turns, tools=tools))  # holds what else is written
+    edges = _unused_characters(texts)
+    text, spans = _without_edges(template.render(turns, tools=tools, edges=edges), edges)
+    num_before = 0
+    if any(turn.role == "assistant" for turn in turns[: wanted[0]]):
+        before = template.render(turns[: wanted[0]], tools=tools, edges=edges)
+        num_before = len(_without_edges(before, edges)[1])
+    return text, spans[num_before:]
+
+
+def _without_edges(text: str, edges: tuple[str, str]) -> tuple[str, list[Span]]:
+    begins, ends = edges
+    pieces, spans, length, start = [], [], 0, 0
+    for piece in re.split(f"([{begins}{ends}])", text):
+        if piece == begins:
+            start = length
+        elif piece == ends:
+            spans.append((start, length))
+        else:
+            pieces.append(piece)
+            length += len(piece)
+    return "".join(pieces), spans
+
+
+def _prefix_spans(
+    template: Template, turns: Sequence[Turn], tools: Sequence[Any] | None, wanted: Sequence[int], text: str
+) -> list[Span] | None:
+    """From the end of the generation prompt before a turn to the end of the turns up to it, without whitespace behind.
+
+    None where what is written for these is not the beginning of the whole text.
+    """
+    spans = []
+    for index in wanted:
+        before = template.render(turns[:index], tools=tools, add_generation_prompt=True)
+        is_last = index + 1 == len(turns)
+        up_to = text if is_last else template.render(turns[: index + 1], tools=tools)
+        if not (up_to.startswith(before) and text.startswith(up_to)):
+            return None
+        spans.append((len(before), len(up_to.rstrip())))
+    return spans
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Marks:
+    """Marks at the ends of all contents, and at the beginnings of answers, so that they can be found in a text.
+
+    Of each role's contents it says whether the mark goes inside the whitespace at the end, for templates that trim it.
+    """
+
+    begins: str
+    ends: str
+    inside_answers: bool
+    inside_others: bool
+    answer_begins: Literal["nowhere", "outside", "inside", "after the thought"]
+
+    def put(self, turns: Sequence[Turn]) -> list[Turn]:
+        return [replace(turn, content=self._marked(turn, index)) for index, turn in enumerate(turns)]
+
+    def _marked(self, turn: Turn, index: int) -> str:
+        content = turn.content
+        is_answer = turn.role == "assistant"
+        inside = self.inside_answers if is_answer else self.inside_others
+        end = len(content.rstrip()) if inside else len(content)
+        start = 0
+        if self.answer_begins == "after the thought":
+            start = content.rfind(THOUGHT_END) + len(THOUGHT_END) if THOUGHT_END in content else 0
+        if self.answer_begins in ("inside", "after the thought"):
+            start = min(end, len(content) - len(content[start:].lstrip()))
+        begins = f"{self.begins}{index}{self.begins}" if is_answer and self.answer_begins != "nowhere" else ""
+        return f"{content[:start]}{begins}{content[start:end]}{self.ends}{index}{self.ends}{content[end:]}"
+
+    def take_out(self, text: str) -> tuple[str, dict[int, int], dict[int, int]]:
+        """The text without marks, and the places of begins and of ends by turn. Those that stand twice are left out."""
+        pieces, length, twice = [], 0, set()
+        places: dict[str, dict[int, int]] = {self.begins: {}, self.ends: {}}
+        at = 0
+        for mark in re.finditer(f"([{self.begins}{self.ends}])([0-9]+)\\1", text):
+            pieces.append(text[at : mark.start()])
+            length += mark.start() - at
+            at = mark.end()
+            found, index = places[mark[1]], int(mark[2])
+            if index in found:
+                twice.add((mark[1], index))
+            found[index] = length
+        for kind, index in twice:
+            del places[kind][index]
+        return "".join([*pieces, text[at:]]), places[self.begins], places[self.ends]
+
+
+def _marked_spans(
+    template: Template, turns: Sequence[Turn], tools: Sequence[Any] | None, wanted: Sequence[int], text: str
+) -> list[Span]:
+    """By marks that leave the text as it is once they are taken out: what a template does to a turn shows around them."""
+    spans = []
+    for index in wanted:
+        for marks in _ways_to_mark(turns, text):
+            span = _marked_span(template, turns, tools, index, text, marks)
+            if span is not None:
+                spans.append(span)
+                break
+        else:
+            remedy = "Use data.template=plain" + (", or rows of one question and one answer" if len(turns) > 2 else "")
+            raise DataError(
+                f"{template.title} is not prefix-stable: what it writes for the turns up to turn {index} is not the "
+                "beginning of what it writes for all, and marks in the contents do not show either where that turn "
+                f"lies. So what to train on cannot be found. {remedy}, or mark the assistant's words in the template: "
+                "{% generation %} ... {% endgeneration %}."
+            )
+    return spans
+
+
+def _ways_to_mark(turns: Sequence[Turn], text: str) -> Iterator[_Marks]:
+    begins, ends = _unused_characters([text, *(turn.content for turn in turns)])
+    for answer_begins, inside_answers, inside_others in product(
+        ("nowhere", "outside", "inside", "after the thought"), (False, True), (False, True)
+    ):
+        yield _Marks(
+            begins=begins,
+            ends=ends,
+            inside_answers=inside_answers,
+            inside_others=inside_others,
+            answer_begins=answer_begins,  # type: ignore[arg-type]
+        )
+
+
+def _marked_span(
+    template: Template, turns: Sequence[Turn], tools: Sequence[Any] | None, index: int, text: str, marks: _Marks
+) -> Span | None:
+    """The characters of one turn, none where these marks do not show them."""
+    whole, begins, ends = marks.take_out(template.render(marks.put(turns), tools=tools))
+    if whole != text or index not in ends:
+        return None
+    others = [place for turn, place in ends.items() if turn != index and place <= ends[index]]
+    before_it = max(others, default=0)
+
+    # What stands between the last content before the turn and its first character is what a prompt ends with.
+    prompt = template.render(marks.put(turns[:index]), tools=tools, add_generation_prompt=True)
+    prompt, _, prompt_ends = marks.take_out(prompt)
+    head = prompt[max(prompt_ends.values(), default=0) :]
+    start = before_it + len(head)
+    if not text.startswith(head, before_it):
+        # The prompt may go on into the turn, as with <think>; then the turn begins where its content does.
+        start = begins.get(index, -1)
+        written = text[before_it:start]
+        if start <= before_it or not head.startswith(written):
+            return None
+
+    up_to, _, up_to_ends = marks.take_out(template.render(marks.put(turns[: index + 1]), tools=tools))
+    if index not in up_to_ends:
+        return None
+    tail = up_to[up_to_ends[index] :].rstrip()
+    end = ends[index] + len(tail)
+    holds_others = any(start < place <= end for turn, place in ends.items() if turn != index)
+    if start > ends[index] or holds_others or not text.startswith(tail, ends[index]):
+        return None
+    return start, end
+
+
+def _unused_characters(texts: Sequence[str]) -> tuple[str, str]:
+    used = set().union(*texts)
+    unused = (character for character in map(chr, PRIVATE_CHARACTERS) if character not in used)
+    return next(unused), next(unused)
