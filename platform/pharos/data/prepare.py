@@ -73,6 +73,7 @@ class TokenRows:
     lengths: np.ndarray
     trained_counts: np.ndarray
     positions: np.ndarray | None = None  # int32, beside tokens: the place of each in its own row
+    targets: np.ndarray | None = None  # int32, beside tokens: what is to be predicted there, where it is not the token
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -131,6 +132,7 @@ def open_split(directory: Path, split: Split) -> TokenRows:
         lengths=np.diff(offsets),
         trained_counts=np.add.reduceat(trained, offsets[:-1], dtype=np.int64),
         positions=arrays.get("positions"),
+        targets=arrays.get("targets"),
     )
 
 
@@ -243,11 +245,15 @@ def _write_prepared(
 
 
 def row_arrays(rows: Sequence[TokenRow]) -> dict[str, np.ndarray]:
-    """Tokens of all rows end to end, which of them are trained, and where each row begins."""
-    return {
+    """Tokens of all rows end to end, which of them are trained, and where each row begins; targets if they differ."""
+    arrays = {
         **_flat([row.tokens for row in rows]),
         "trained": np.concatenate([row.trained for row in rows]).astype(np.uint8),
     }
+    if any(row.targets is not None for row in rows):
+        targets = [row.tokens if row.targets is None else row.targets for row in rows]
+        arrays["targets"] = np.concatenate(targets).astype(np.int32)
+    return arrays
 
 
 def packed_arrays(rows: Sequence[TokenRow], max_length: int) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ Found in the text that a template writes, exactly or not at all. Tokens are made
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
@@ -20,7 +20,9 @@ Span = tuple[int, int]
 
 TrainOn = Literal["assistant", "last", "completion", "all"]
 
-THOUGHT_END = "</think>"
+OPEN_THOUGHT = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
+"""What some prompts end with and earlier answers, whose thoughts are left out, do not begin with."""
+
 PRIVATE_CHARACTERS = range(0xE000, 0xF900)
 """Unicode gives them no meaning, so texts seldom hold them; those that a row does hold are not used for it."""
 
@@ -111,63 +113,52 @@ def _prefix_spans(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Marks:
-    """Marks at the ends of all contents, and at the beginnings of answers, so that they can be found in a text.
+    """A mark with the turn's index at the end of every content, so that it can be found in a text.
 
-    Of each role's contents it says whether the mark goes inside the whitespace at the end, for templates that trim it.
+    inside_answers, inside_others: whether it stands before the whitespace at the end, for templates that trim contents.
     """
 
-    begins: str
-    ends: str
+    character: str
     inside_answers: bool
     inside_others: bool
-    answer_begins: Literal["nowhere", "outside", "inside", "after the thought"]
 
     def put(self, turns: Sequence[Turn]) -> list[Turn]:
-        return [replace(turn, content=self._marked(turn, index)) for index, turn in enumerate(turns)]
+        marked = []
+        for index, turn in enumerate(turns):
+            is_inside = self.inside_answers if turn.role == "assistant" else self.inside_others
+            end = len(turn.content.rstrip()) if is_inside else len(turn.content)
+            mark = f"{self.character}{index}{self.character}"
+            marked.append(replace(turn, content=turn.content[:end] + mark + turn.content[end:]))
+        return marked
 
-    def _marked(self, turn: Turn, index: int) -> str:
-        content = turn.content
-        is_answer = turn.role == "assistant"
-        inside = self.inside_answers if is_answer else self.inside_others
-        end = len(content.rstrip()) if inside else len(content)
-        start = 0
-        if self.answer_begins == "after the thought":
-            start = content.rfind(THOUGHT_END) + len(THOUGHT_END) if THOUGHT_END in content else 0
-        if self.answer_begins in ("inside", "after the thought"):
-            start = min(end, len(content) - len(content[start:].lstrip()))
-        begins = f"{self.begins}{index}{self.begins}" if is_answer and self.answer_begins != "nowhere" else ""
-        return f"{content[:start]}{begins}{content[start:end]}{self.ends}{index}{self.ends}{content[end:]}"
-
-    def take_out(self, text: str) -> tuple[str, dict[int, int], dict[int, int]]:
-        """The text without marks, and the places of begins and of ends by turn. Those that stand twice are left out."""
-        pieces, length, twice = [], 0, set()
-        places: dict[str, dict[int, int]] = {self.begins: {}, self.ends: {}}
-        at = 0
-        for mark in re.finditer(f"([{self.begins}{self.ends}])([0-9]+)\\1", text):
-            pieces.append(text[at : mark.start()])
-            length += mark.start() - at
-            at = mark.end()
-            found, index = places[mark[1]], int(mark[2])
-            if index in found:
-                twice.add((mark[1], index))
-            found[index] = length
-        for kind, index in twice:
-            del places[kind][index]
-        return "".join([*pieces, text[at:]]), places[self.begins], places[self.ends]
+    def take_out(self, text: str) -> tuple[str, dict[int, int]]:
+        """The text without marks, and where they stood, by turn. Those that stood twice are left out."""
+        pieces, places, twice, length = [], {}, set(), 0
+        for number, piece in enumerate(re.split(f"{self.character}([0-9]+){self.character}", text)):
+            if number % 2 == 0:
+                pieces.append(piece)
+                length += len(piece)
+            elif int(piece) in places:
+                twice.add(int(piece))
+            else:
+                places[int(piece)] = length
+        return "".join(pieces), {index: place for index, place in places.items() if index not in twice}
 
 
 def _marked_spans(
     template: Template, turns: Sequence[Turn], tools: Sequence[Any] | None, wanted: Sequence[int], text: str
 ) -> list[Span]:
     """By marks that leave the text as it is once they are taken out: what a template does to a turn shows around them."""
+    mark, _ = _unused_characters([text, *(turn.content for turn in turns)])
+    ways = [
+        _Marks(character=mark, inside_answers=inside_answers, inside_others=inside_others)
+        for inside_answers, inside_others in product((False, True), repeat=2)
+    ]
     spans = []
     for index in wanted:
-        for marks in _ways_to_mark(turns, text):
-            span = _marked_span(template, turns, tools, index, text, marks)
-            if span is not None:
-                spans.append(span)
-                break
-        else:
+        found = (_marked_span(template, turns, tools, index, text, marks) for marks in ways)
+        span = next((span for span in found if span is not None), None)
+        if span is None:
             remedy = "Use data.template=plain" + (", or rows of one question and one answer" if len(turns) > 2 else "")
             raise DataError(
                 f"{template.title} is not prefix-stable: what it writes for the turns up to turn {index} is not the "
@@ -175,54 +166,38 @@ def _marked_spans(
                 f"lies. So what to train on cannot be found. {remedy}, or mark the assistant's words in the template: "
                 "{% generation %} ... {% endgeneration %}."
             )
+        spans.append(span)
     return spans
-
-
-def _ways_to_mark(turns: Sequence[Turn], text: str) -> Iterator[_Marks]:
-    begins, ends = _unused_characters([text, *(turn.content for turn in turns)])
-    for answer_begins, inside_answers, inside_others in product(
-        ("nowhere", "outside", "inside", "after the thought"), (False, True), (False, True)
-    ):
-        yield _Marks(
-            begins=begins,
-            ends=ends,
-            inside_answers=inside_answers,
-            inside_others=inside_others,
-            answer_begins=answer_begins,  # type: ignore[arg-type]
-        )
 
 
 def _marked_span(
     template: Template, turns: Sequence[Turn], tools: Sequence[Any] | None, index: int, text: str, marks: _Marks
 ) -> Span | None:
     """The characters of one turn, none where these marks do not show them."""
-    whole, begins, ends = marks.take_out(template.render(marks.put(turns), tools=tools))
+    whole, ends = marks.take_out(template.render(marks.put(turns), tools=tools))
     if whole != text or index not in ends:
         return None
-    others = [place for turn, place in ends.items() if turn != index and place <= ends[index]]
-    before_it = max(others, default=0)
+    before_it = max((place for turn, place in ends.items() if turn != index and place <= ends[index]), default=0)
 
     # What stands between the last content before the turn and its first character is what a prompt ends with.
     prompt = template.render(marks.put(turns[:index]), tools=tools, add_generation_prompt=True)
-    prompt, _, prompt_ends = marks.take_out(prompt)
+    prompt, prompt_ends = marks.take_out(prompt)
     head = prompt[max(prompt_ends.values(), default=0) :]
-    start = before_it + len(head)
     if not text.startswith(head, before_it):
-        # The prompt may go on into the turn, as with <think>; then the turn begins where its content does.
-        start = begins.get(index, -1)
-        written = text[before_it:start]
-        if start <= before_it or not head.startswith(written):
-            return None
+        head = OPEN_THOUGHT.sub("", head)
 
-    up_to, _, up_to_ends = marks.take_out(template.render(marks.put(turns[: index + 1]), tools=tools))
+    # What follows the content is what follows it where the conversation ends with it, but for an eos that ends all.
+    up_to, up_to_ends = marks.take_out(template.render(marks.put(turns[: index + 1]), tools=tools))
     if index not in up_to_ends:
         return None
     tail = up_to[up_to_ends[index] :].rstrip()
-    end = ends[index] + len(tail)
+    if not text.startswith(tail, ends[index]):
+        tail = tail.removesuffix(template.special_tokens.get("eos_token", "")).rstrip() or tail
+
+    start, end = before_it + len(head), ends[index] + len(tail)
     holds_others = any(start < place <= end for turn, place in ends.items() if turn != index)
-    if start > ends[index] or holds_others or not text.startswith(tail, ends[index]):
-        return None
-    return start, end
+    is_found = text.startswith(head, before_it) and text.startswith(tail, ends[index]) and start <= ends[index]
+    return (start, end) if is_found and not holds_others else None
 
 
 def _unused_characters(texts: Sequence[str]) -> tuple[str, str]:

@@ -206,7 +206,8 @@ def end_of_turn_id(row: TokenRow, tokenizer: TextTokenizer) -> int | None:
     Some templates mark the whitespace behind it as the assistant's too.
     """
     special = tokenizer.tokenizer.get_added_tokens_decoder()
-    for token in row.tokens[row.trained][::-1].tolist():
+    predicted = row.tokens if row.targets is None else row.targets
+    for token in predicted[row.trained][::-1].tolist():
         if token in special:
             return token
         if tokenizer.tokenizer.decode([token]).strip():

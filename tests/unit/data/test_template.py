@@ -10,6 +10,7 @@ import pytest
 from pharos.data.formats import Conversation, Origin, Turn
 from pharos.data.template import Template, choose_template, prompt_and_reference
 from pharos.errors import BaseModelError, DataError
+from pharos.spec.rules import BUILTIN_TEMPLATES
 
 TOKENS = {"bos_token": "<bos>", "eos_token": "<eos>"}
 CHATML = (
@@ -86,3 +87,42 @@ def test_a_template_that_writes_the_date_is_known() -> None:
     assert template.writes_the_date
     assert template.render(talk("Where?", "There.").turns).isdigit()
     assert not of(CHATML).writes_the_date
+
+
+def test_a_template_may_be_a_file_beside_the_sweep(tmp_path: Path) -> None:
+    choose = {"root": tmp_path, "directory": tmp_path / "base", "special_tokens": TOKENS}
+    (tmp_path / "my.jinja").write_text("\ufeffmine", encoding="utf-8")
+    template = choose_template("./my.jinja", **choose)
+    assert (template.name, template.source, template.title) == ("./my.jinja", "mine", "the template ./my.jinja")
+    assert choose_template(str(tmp_path / "my.jinja"), **choose).source == "mine"
+    with pytest.raises(DataError, match=r"data.template=./no.jinja: .*no.jinja is not there. Paths are relative to"):
+        choose_template("./no.jinja", **choose)
+    (tmp_path / "base").mkdir()
+    with pytest.raises(DataError, match=r"data.template=./base: .* cannot be read: Is a directory"):
+        choose_template("./base", **choose)
+    (tmp_path / "my.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"my.jinja cannot be read: it is not UTF-8 text"):
+        choose_template("./my.jinja", **choose)
+    (tmp_path / "my.jinja").write_text("\n{{ a b }}")
+    with pytest.raises(DataError, match=r"=./my.jinja: the file is malformed: line 2: .*data.template=plain"):
+        choose_template("./my.jinja", **choose)
+
+
+@pytest.mark.parametrize("adds_bos", [False, True])
+@pytest.mark.parametrize("name", BUILTIN_TEMPLATES)
+def test_built_in_templates_begin_with_bos_once_where_the_tokenizer_does(
+    tmp_path: Path, name: str, adds_bos: bool
+) -> None:
+    template = choose_template(name, root=tmp_path, directory=tmp_path, special_tokens=TOKENS, adds_bos=adds_bos)
+    text = template.render(talk("Where?", "There.").turns)
+    assert text.startswith("<bos>") == (adds_bos or name in ("llama2", "llama3", "mistral"))
+    assert text.count("<bos>") <= 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{% set ns = namespace(__class__=1) %}", "{% set ns = namespace() %}{% set ns._a = 1 %}", "{{ dict.mro() }}"],
+)
+def test_a_template_cannot_reach_into_python(source: str) -> None:
+    with pytest.raises(DataError, match="refuses this row"):
+        of(source).render(talk("Where?", "There.").turns)
