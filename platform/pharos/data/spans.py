@@ -148,7 +148,7 @@ class _Marks:
 def _marked_spans(
     template: Template, turns: Sequence[Turn], tools: Sequence[Any] | None, wanted: Sequence[int], text: str
 ) -> list[Span]:
-    """By marks that leave the text as it is once they are taken out: what a template does to a turn shows around them."""
+    """By marks that leave the text as it is once they are taken out: they show what a template does to a turn."""
     mark, _ = _unused_characters([text, *(turn.content for turn in turns)])
     ways = [
         _Marks(character=mark, inside_answers=inside_answers, inside_others=inside_others)
@@ -201,6 +201,6 @@ def _marked_span(
 
 
 def _unused_characters(texts: Sequence[str]) -> tuple[str, str]:
-    used = set().union(*texts)
-    unused = (character for character in map(chr, PRIVATE_CHARACTERS) if character not in used)
+    candidates = map(chr, PRIVATE_CHARACTERS)
+    unused = (candidate for candidate in candidates if not any(candidate in text for text in texts))
     return next(unused), next(unused)

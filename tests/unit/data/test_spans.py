@@ -26,6 +26,10 @@ THINKING = """
     {{- '<|im_start|>' + m.role + '\\n' + content + '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
+# Writes how long a content is: never what it writes for another.
+ODD_LENGTHS = THINKING.replace("'<|im_start|>' + m.role", "m.content | length % 10 ~ m.role").replace(
+    "loop.last %}", "loop.last or true %}{{- '!' if loop.last }}"
+)
 # The prompt goes on into the answer, whose thought is left out always, as in DeepSeek-R1.
 ALWAYS_THINKING = """
 {%- for m in messages %}
@@ -185,6 +189,7 @@ def test_a_system_text_that_moves_to_the_last_question_does_not_hide_the_answers
         ("{% for m in messages | reverse %}{{ m.role + ':' + m.content + ';' }}{% endfor %}", 1),  # backwards
         ("{% for m in messages %}{{ m.content | length }}{% if loop.last %}!{% endif %}{% endfor %}", 1),  # no contents
         (THINKING.replace("m.content %}", "m.content + m.content if not loop.last else m.content %}"), 1),  # twice
+        (ODD_LENGTHS, 1),  # marks change what it writes
     ],
 )
 def test_a_template_in_which_answers_cannot_be_found_is_refused(source: str, turn: int) -> None:
