@@ -26,10 +26,6 @@ THINKING = """
     {{- '<|im_start|>' + m.role + '\\n' + content + '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
-# Writes how long a content is: never what it writes for another.
-ODD_LENGTHS = THINKING.replace("'<|im_start|>' + m.role", "m.content | length % 10 ~ m.role").replace(
-    "loop.last %}", "loop.last or true %}{{- '!' if loop.last }}"
-)
 # The prompt goes on into the answer, whose thought is left out always, as in DeepSeek-R1.
 ALWAYS_THINKING = """
 {%- for m in messages %}
@@ -189,10 +185,21 @@ def test_a_system_text_that_moves_to_the_last_question_does_not_hide_the_answers
         ("{% for m in messages | reverse %}{{ m.role + ':' + m.content + ';' }}{% endfor %}", 1),  # backwards
         ("{% for m in messages %}{{ m.content | length }}{% if loop.last %}!{% endif %}{% endfor %}", 1),  # no contents
         (THINKING.replace("m.content %}", "m.content + m.content if not loop.last else m.content %}"), 1),  # twice
-        (ODD_LENGTHS, 1),  # marks change what it writes
     ],
 )
 def test_a_template_in_which_answers_cannot_be_found_is_refused(source: str, turn: int) -> None:
     remedy = "Use data.template=plain, or rows of one question and one answer, or mark the assistant's words"
     with pytest.raises(DataError, match=f"not prefix-stable: what it writes for the turns up to turn {turn}.*{remedy}"):
         trained_spans(of(source), talk("Where?", "There.", "When?", "Now."), "assistant")
+
+
+def test_marks_that_change_what_a_template_writes_are_not_believed() -> None:
+    """A dot before answers of an odd length goes with a mark of an odd length, and all behind it moves by one."""
+    source = (
+        "{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' %}{{ '!' if loop.last else '' }}"
+        "{{ '.' * (m.content | length % 2) }}{% endif %}{{ m.content }};{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    assert trained(of(source), talk("Where?", "There;;")) == ["!.There;;;"]
+    with pytest.raises(DataError, match="not prefix-stable: what it writes for the turns up to turn 1"):
+        trained_spans(of(source), talk("Where?", "There;;", "When?", "Now."), "assistant")
