@@ -175,7 +175,7 @@ def test_baichuan2_begins_with_the_published_values(workplace: Path) -> None:
     assert (own.warmup_ratio, own.num_train_epochs, own.batch_size) == (0.0, 4, 16)
     assert {target.name.rsplit(".", 1)[-1] for target in plan.base.targets} == {"W_pack"}
     assert adapter_parameters(plan.base, r=1) == 32 * (4096 + 3 * 4096)
-    assert (plan.data.format, plan.data.template) == ("sharegpt", "tokenizer")
+    assert (plan.data.format, plan.data.template) == ("sharegpt", "baichuan2")
 
 
 def test_small_data_leave_enough_rows_to_score_on(workplace: Path) -> None:

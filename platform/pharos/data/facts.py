@@ -49,4 +49,5 @@ def data_facts(
         num_packs=None if facts.num_packs is None else round(facts.num_packs * per_sample),
         num_train_rows=num_rows - round(len(fitted["train"].skipped) * per_sample),
         num_long_rows=round(len(fitted["train"].long) * per_sample),
+        num_rows_cut_inside=round(len(fitted["train"].cut_inside) * per_sample),
     )

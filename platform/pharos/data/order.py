@@ -16,12 +16,14 @@ class Batch:
     """tokens (B, T) int64 and trained (B, T) bool, padded on the right; lengths (B,) int64 without the padding.
 
     positions (B, T) int64: of each token in its own row, where rows are packed; the pads of a row count from 0 too.
+    targets (B, T) int64: what is to be predicted in the place of each token, where that is not the token itself.
     """
 
     tokens: np.ndarray
     trained: np.ndarray
     lengths: np.ndarray
     positions: np.ndarray | None = None
+    targets: np.ndarray | None = None
 
 
 def row_order(num_rows: int, data_seed: int, start: int, count: int) -> np.ndarray:
@@ -54,12 +56,16 @@ def collate(rows: TokenRows, indices: Sequence[int] | np.ndarray, pad_id: int, l
     trained_BT = np.zeros(shape, dtype=bool)
     for b, index in enumerate(indices):
         tokens_BT[b, : lengths[b]], trained_BT[b, : lengths[b]] = rows.row(index)
-    if rows.positions is None:
-        return Batch(tokens=tokens_BT, trained=trained_BT, lengths=lengths)
-    positions_BT = np.maximum(np.arange(shape[1]) - lengths[:, None], 0)
-    for b, index in enumerate(indices):
-        positions_BT[b, : lengths[b]] = rows.positions[rows.offsets[index] : rows.offsets[index + 1]]
-    return Batch(tokens=tokens_BT, trained=trained_BT, lengths=lengths, positions=positions_BT)
+    positions_BT = targets_BT = None
+    if rows.positions is not None:
+        positions_BT = np.maximum(np.arange(shape[1]) - lengths[:, None], 0)
+        for b, index in enumerate(indices):
+            positions_BT[b, : lengths[b]] = rows.positions[rows.offsets[index] : rows.offsets[index + 1]]
+    if rows.targets is not None:
+        targets_BT = tokens_BT.copy()
+        for b, index in enumerate(indices):
+            targets_BT[b, : lengths[b]] = rows.targets[rows.offsets[index] : rows.offsets[index + 1]]
+    return Batch(tokens=tokens_BT, trained=trained_BT, lengths=lengths, positions=positions_BT, targets=targets_BT)
 
 
 @lru_cache(maxsize=16)

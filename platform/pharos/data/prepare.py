@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pharos.data.load import content_digest, find_sources, raise_mistakes
 from pharos.data.packing import pack, positions
 from pharos.data.split import Splits, load_splits
 from pharos.data.template import Template, choose_template
+from pharos.data.template_warnings import template_warnings
 from pharos.data.tokenise import (
     Fitted,
     TextTokenizer,
@@ -38,7 +40,7 @@ from pharos.plan.exchange import Split
 from pharos.plan.facts import DataFacts
 from pharos.spec.model import DataSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the files and of how tokens are made. One more makes every prepared directory be written anew."""
 
 MANIFEST = "manifest.json"
@@ -71,6 +73,7 @@ class TokenRows:
     lengths: np.ndarray
     trained_counts: np.ndarray
     positions: np.ndarray | None = None  # int32, beside tokens: the place of each in its own row
+    targets: np.ndarray | None = None  # int32, beside tokens: what is to be predicted there, where it is not the token
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -129,6 +132,7 @@ def open_split(directory: Path, split: Split) -> TokenRows:
         lengths=np.diff(offsets),
         trained_counts=np.add.reduceat(trained, offsets[:-1], dtype=np.int64),
         positions=arrays.get("positions"),
+        targets=arrays.get("targets"),
     )
 
 
@@ -144,6 +148,7 @@ def recipe_of(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_dige
     tokenizer = load_tokenizer(tokenizer_dir)
     template = choose_template(
         spec.template,
+        root=root,
         directory=tokenizer_dir,
         special_tokens=tokenizer.special_tokens,
         adds_bos=tokenizer.adds_bos,
@@ -163,12 +168,11 @@ def recipe_of(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_dige
 def fit_splits(splits: Splits, spec: DataSpec, recipe: Recipe) -> dict[Split, Fitted]:
     """All rows as tokens of at most max_length. Raises DataError, all rows at once, for what cannot be trained on."""
     mistakes: list[str] = []
+    tokens_of = partial(
+        tokenise, template=recipe.template, tokenizer=recipe.tokenizer, mistakes=mistakes, train_on=spec.train_on
+    )
     fitted = {
-        split: fit_rows(
-            tokenise(rows, recipe.template, recipe.tokenizer, mistakes),
-            max_length=spec.max_length,
-            long_rows=spec.long_rows,
-        )
+        split: fit_rows(tokens_of(rows), max_length=spec.max_length, long_rows=spec.long_rows, tokens_of=tokens_of)
         for split, rows in splits.rows.items()
     }
     raise_mistakes(mistakes)
@@ -201,6 +205,7 @@ def facts_of(
         max_tokens=int(lengths.max()),
         mean_trained_tokens=float(trained.mean()),
         num_long_rows=sum(len(part.long) for part in fitted.values()),
+        num_rows_cut_inside=sum(len(part.cut_inside) for part in fitted.values()),
         num_packs=len(pack(lengths, spec.max_length)) if spec.packing else None,
         format=splits.format,
         template=recipe.template.name,
@@ -240,11 +245,15 @@ def _write_prepared(
 
 
 def row_arrays(rows: Sequence[TokenRow]) -> dict[str, np.ndarray]:
-    """Tokens of all rows end to end, which of them are trained, and where each row begins."""
-    return {
+    """Tokens of all rows end to end, which of them are trained, and where each row begins; targets if they differ."""
+    arrays = {
         **_flat([row.tokens for row in rows]),
         "trained": np.concatenate([row.trained for row in rows]).astype(np.uint8),
     }
+    if any(row.targets is not None for row in rows):
+        targets = [row.tokens if row.targets is None else row.targets for row in rows]
+        arrays["targets"] = np.concatenate(targets).astype(np.int32)
+    return arrays
 
 
 def packed_arrays(rows: Sequence[TokenRow], max_length: int) -> dict[str, np.ndarray]:
@@ -261,14 +270,21 @@ def packed_arrays(rows: Sequence[TokenRow], max_length: int) -> dict[str, np.nda
 def _warnings(spec: DataSpec, recipe: Recipe, fitted: Mapping[Split, Fitted]) -> list[str]:
     warnings = []
     for split, part in fitted.items():
-        if part.long and spec.long_rows == "truncate":
+        if part.cut_at_turn:
             warnings.append(
-                f"data.{split}: {len(part.long):,} rows are longer than data.max_length={spec.max_length} and were cut"
+                f"data.{split}: {len(part.cut_at_turn):,} rows were cut at a turn: all that follows the last answer "
+                f"within data.max_length={spec.max_length} is left out"
+            )
+        if part.cut_inside:
+            warnings.append(
+                f"data.{split}: {len(part.cut_inside):,} rows were cut inside a turn, the first, {part.cut_inside[0]}: "
+                f"their first exchange alone is longer than data.max_length={spec.max_length}; its answer has no end"
             )
         if part.skipped:
             warnings.append(
                 f"data.{split}: {len(part.skipped):,} rows were skipped; {SKIPPED} beside the prepared data names them"
             )
+    warnings += template_warnings(recipe.template, recipe.tokenizer.known_tokens)
     if recipe.template.writes_the_date:
         warnings.append("the chat template writes today's date: these rows keep the date of their preparation")
     return warnings

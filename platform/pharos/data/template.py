@@ -1,6 +1,7 @@
-"""Conversations as one text each, by the tokenizer's chat template or a plain one, and which of its characters train.
+"""Conversations as one text each: by the tokenizer's chat template, a built-in one or a Jinja file.
 
-Renders as transformers' `apply_chat_template` does, without importing it. Tokens are made in `tokenise.py`.
+Renders as transformers' `apply_chat_template` does, without importing it. Which characters train is found in
+`spans.py`, tokens are made in `tokenise.py`.
 """
 
 from __future__ import annotations
@@ -8,89 +9,106 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pharos.data.formats import Conversation, Turn
-from pharos.errors import BaseModelError, DataError
+from pharos.data.jinja import GENERATION_BEGINS, GENERATION_ENDS, compile_template, marks_generations
+from pharos.errors import BaseModelError, DataError, UserError
+from pharos.spec.rules import BUILTIN_TEMPLATES
 
-# For bases without a chat template: contents on lines of their own, each answer followed by the end-of-text token.
-PLAIN = (
-    "{% for message in messages %}"
-    "{% if not loop.first %}{{ '\\n' }}{% endif %}{{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '\\n' }}{% endif %}"
-)
-
-Span = tuple[int, int]
-"""Characters from the first, up to and without the second."""
+TOKENIZER = "tokenizer"
+FOLDER = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A Jinja chat template with the tokens it may name (bos_token, eos_token, ...)."""
+    """A Jinja chat template with the tokens it may name (bos_token, eos_token, ...).
 
-    name: Literal["tokenizer", "plain"]
+    name: tokenizer, the name of a built-in one, or the path of a file.
+    """
+
+    name: str
     source: str
     special_tokens: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """As messages call it."""
+        return "the tokenizer's chat template" if self.name == TOKENIZER else f"the template {self.name}"
 
     @property
     def writes_the_date(self) -> bool:
         return "strftime_now" in self.source
 
+    @property
+    def marks_generations(self) -> bool:
+        """Whether it says itself, by {% generation %}, what the assistant wrote."""
+        return marks_generations(self.source)
+
+    @property
+    def ends_in_place(self) -> bool:
+        """Whether a model is to end an answer where another speaker's marker stands: Baichuan2's eos between turns."""
+        return self.name == "baichuan2"
+
     def render(
         self,
         turns: Sequence[Turn],
         *,
+        tools: Sequence[Any] | None = None,
         add_generation_prompt: bool = False,
-        tools: Sequence[Mapping[str, Any]] = (),
+        edges: tuple[str, str] = ("", ""),
     ) -> str:
-        """The text of some turns. Raises DataError with the template's own words where it refuses them."""
-        messages = [turn.message() for turn in turns]
+        """The text of some turns. Raises DataError with the template's own words where it refuses them.
+
+        edges: what is written before and after each of the template's generation blocks.
+        """
         try:
-            return _compile(self.source).render(
-                messages=messages,
-                tools=list(tools) or None,
+            return compile_template(self.source).render(
+                messages=[turn.message() for turn in turns],
+                tools=list(tools) if tools else None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
+                **{GENERATION_BEGINS: edges[0], GENERATION_ENDS: edges[1]},
                 **self.special_tokens,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise DataError(f"the tokenizer's chat template refuses this row: {error}") from error
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
+            raise DataError(f"{self.title} refuses this row: {error}") from error
 
 
 def choose_template(
-    kind: Literal["auto", "tokenizer", "plain"],
+    kind: str,
     *,
+    root: Path,
     directory: Path,
     special_tokens: Mapping[str, str],
     adds_bos: bool = False,
 ) -> Template:
-    """The template that data.template asks for, from the tokenizer's directory.
+    """The template that data.template asks for.
 
-    adds_bos: whether this tokenizer begins every text with its bos token; then the plain template does so too.
-    Raises DataError if the tokenizer's own is asked for and there is none, BaseModelError if it is malformed.
+    root: of the sweep file, from where a path leads. directory: the tokenizer's. adds_bos: whether this tokenizer
+    begins every text with its bos token; then a built-in template does so too. Raises DataError if the tokenizer's own
+    or a file is asked for and there is none, or the file is malformed; BaseModelError if the tokenizer's own is.
     """
-    source = None if kind == "plain" else read_chat_template(directory)
-    if source is not None:
-        _compile(source)
-        return Template(name="tokenizer", source=source, special_tokens=special_tokens)
-    if kind == "tokenizer":
-        raise DataError(
-            f"data.template=tokenizer, but the tokenizer in {directory} has no chat template "
-            "(chat_template.jinja, or chat_template in tokenizer_config.json). Use data.template=plain or auto."
-        )
-    source = ("{{ bos_token }}" if adds_bos else "") + PLAIN
-    return Template(name="plain", source=source, special_tokens=special_tokens)
+    if kind in ("auto", TOKENIZER):
+        source = read_chat_template(directory)
+        if source is not None:
+            return _compiled(TOKENIZER, source, special_tokens, BaseModelError)
+        if kind == TOKENIZER:
+            raise DataError(
+                f"data.template=tokenizer, but the tokenizer in {directory} has no chat template "
+                "(chat_template.jinja, or chat_template in tokenizer_config.json). Use data.template=plain or auto, or "
+                f"another that is built in: {', '.join(BUILTIN_TEMPLATES)}."
+            )
+        kind = "plain"
+    if kind not in BUILTIN_TEMPLATES:
+        return _compiled(kind, _read_file(kind, root / Path(kind).expanduser()), special_tokens, DataError)
+    source = (FOLDER / f"{kind}.jinja").read_text(encoding="utf-8")
+    if adds_bos and "bos_token" not in source:
+        source = "{{ bos_token }}" + source
+    return _compiled(kind, source, special_tokens, DataError)
 
 
 def read_chat_template(directory: Path) -> str | None:
@@ -112,77 +130,34 @@ def read_chat_template(directory: Path) -> str | None:
     return named["default"]
 
 
-def trained_spans(template: Template, conversation: Conversation) -> tuple[str, list[Span]]:
-    """The text of a conversation, and the characters of every assistant turn with its end-of-turn marker.
-
-    A turn begins where the generation prompt before it ends. It ends where the text of the turns up to it ends, without
-    the whitespace that follows the marker. Raises DataError if these are not beginnings of the whole text.
-    """
-    turns, tools = conversation.turns, conversation.tools
-    text = template.render(turns, tools=tools)
-    spans = []
-    for index, turn in enumerate(turns):
-        if turn.role != "assistant":
-            continue
-        before = template.render(turns[:index], add_generation_prompt=True, tools=tools)
-        up_to = text if index + 1 == len(turns) else template.render(turns[: index + 1], tools=tools)
-        if not (up_to.startswith(before) and text.startswith(up_to)):
-            remedy = "Use data.template=plain" + (", or rows of one question and one answer" if len(turns) > 2 else "")
-            part = "up to" if up_to.startswith(before) else "before"
-            raise DataError(
-                f"the tokenizer's chat template is not prefix-stable: what it writes for the turns {part} turn {index} "
-                f"is not the beginning of what it writes for {'all' if part == 'up to' else 'that turn too'}, so what "
-                f"to train on cannot be found. {remedy}."
-            )
-        spans.append((len(before), len(up_to.rstrip())))
-    return text, spans
-
-
 def prompt_and_reference(template: Template, conversation: Conversation) -> tuple[str, str]:
     """What a model is given to write the last assistant turn, and what that turn says."""
     turns = conversation.turns
     last = max(index for index, turn in enumerate(turns) if turn.role == "assistant")
-    prompt = template.render(turns[:last], add_generation_prompt=True, tools=conversation.tools)
+    prompt = template.render(turns[:last], tools=conversation.tools, add_generation_prompt=True)
     return prompt, turns[last].content
 
 
-class _GenerationTag(Extension):
-    """{% generation %} marks the assistant's words in some templates; here it only has to let them through."""
-
-    tags = {"generation"}  # noqa: RUF012 - the name and type that jinja2 asks for
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
-
-
-@lru_cache(maxsize=8)
-def _compile(source: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+def _compiled(name: str, source: str, special_tokens: Mapping[str, str], error_kind: type[UserError]) -> Template:
+    template = Template(name=name, source=source, special_tokens=special_tokens)
     try:
-        return environment.from_string(source)
+        compile_template(source)
     except jinja2.TemplateSyntaxError as error:
-        raise BaseModelError(
-            f"the tokenizer's chat template is malformed: line {error.lineno}: {error.message}. "
-            "Correct it, or use data.template=plain."
+        where = template.title if name == TOKENIZER else f"data.template={name}: the file"
+        raise error_kind(
+            f"{where} is malformed: line {error.lineno}: {error.message}. Correct it, or use data.template=plain."
         ) from error
+    return template
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """As transformers has it: jinja2's own escapes HTML. Templates pass the options by place too."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+def _read_file(kind: str, file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(
+            f"data.template={kind}: {file} is not there. Paths are relative to the sweep file; built in are "
+            f"{', '.join(BUILTIN_TEMPLATES)}."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise DataError(f"data.template={kind}: {file} cannot be read: {reason}.") from error

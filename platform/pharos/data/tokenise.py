@@ -6,8 +6,8 @@ Conversations come in; arrays go out. Files are written in `prepare.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from pharos.data.formats import Origin, Text, Trainable
-from pharos.data.template import Span, Template, prompt_and_reference, trained_spans
+from pharos.data.spans import Span, TrainOn, trained_spans
+from pharos.data.template import Template, prompt_and_reference
 from pharos.errors import BaseModelError, DataError
 
 ROWS_AT_ONCE = 1024  # handed to the tokenizer together; its encodings take some hundred bytes a token
@@ -33,14 +34,23 @@ class TextTokenizer:
     stop_ids: tuple[int, ...]
     adds_bos: bool
 
+    @property
+    def known_tokens(self) -> frozenset[str]:
+        """Special and other added tokens: what stands for one token wherever it stands in a text."""
+        return frozenset(token.content for token in self.tokenizer.get_added_tokens_decoder().values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRow:
-    """One row: tokens (T,) int32, trained (T,) bool."""
+    """One row: tokens (T,) int32, trained (T,) bool.
+
+    targets: (T,) int32, what is to be predicted in the place of each token, where that is not the token itself.
+    """
 
     tokens: np.ndarray
     trained: np.ndarray
     conversation: Trainable
+    targets: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +64,16 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """Rows of at most max_length tokens; `long` are those that were longer, with their lengths, kept or not."""
+    """Rows of at most max_length tokens; `long` are those that were longer, with their lengths, kept or not.
+
+    cut_at_turn, cut_inside: those of them that lost whole turns at their end, and those cut inside their first answer.
+    """
 
     rows: list[TokenRow]
     long: list[tuple[Origin, int]]
     skipped: list[Skipped]
+    cut_at_turn: list[Origin]
+    cut_inside: list[Origin]
 
 
 def load_tokenizer(directory: Path) -> TextTokenizer:
@@ -106,7 +121,12 @@ def load_tokenizer(directory: Path) -> TextTokenizer:
 
 
 def tokenise(
-    conversations: Sequence[Trainable], template: Template, tokenizer: TextTokenizer, mistakes: list[str]
+    conversations: Sequence[Trainable],
+    template: Template,
+    tokenizer: TextTokenizer,
+    mistakes: list[str],
+    *,
+    train_on: TrainOn,
 ) -> Iterator[TokenRow]:
     """The rows of conversations, in order. Those that the template refuses are appended to `mistakes`."""
     for start in range(0, len(conversations), ROWS_AT_ONCE):
@@ -116,14 +136,16 @@ def tokenise(
                 if isinstance(conversation, Text):
                     rendered.append((conversation, *_text_spans(conversation, tokenizer)))
                 else:
-                    rendered.append((conversation, *trained_spans(template, conversation)))
+                    rendered.append((conversation, *trained_spans(template, conversation, train_on)))
             except DataError as error:
                 mistakes.append(f"{conversation.origin}: {error.message}")
         texts = [text for _, text, _ in rendered]
         encodings = tokenizer.tokenizer.encode_batch(texts, add_special_tokens=False)
         for (conversation, _, spans), encoding in zip(rendered, encodings, strict=True):
             tokens = np.array(encoding.ids, dtype=np.int32)
-            yield TokenRow(tokens=tokens, trained=_mask(encoding.offsets, spans), conversation=conversation)
+            row = TokenRow(tokens=tokens, trained=_mask(encoding.offsets, spans), conversation=conversation)
+            ends = template.ends_in_place and train_on != "all"
+            yield _with_ends_in_place(row, tokenizer.eos_id) if ends else row
 
 
 def _text_spans(row: Text, tokenizer: TextTokenizer) -> tuple[str, list[Span]]:
@@ -145,13 +167,21 @@ def render_prompt(conversation: Trainable, template: Template, tokenizer: TextTo
     return np.array(tokenizer.tokenizer.encode(prompt, add_special_tokens=False).ids, dtype=np.int32), reference
 
 
-def fit_rows(rows: Iterable[TokenRow], *, max_length: int, long_rows: Literal["error", "truncate", "skip"]) -> Fitted:
-    """Rows cut to `max_length` tokens on the right, or left out if `long_rows` is skip.
+def fit_rows(
+    rows: Iterable[TokenRow],
+    *,
+    max_length: int,
+    long_rows: Literal["error", "truncate", "skip"],
+    tokens_of: Callable[[Sequence[Trainable]], Iterable[TokenRow]],
+) -> Fitted:
+    """Rows of at most `max_length` tokens: longer ones are cut, or left out if `long_rows` is skip.
 
-    With error they are cut too: the caller refuses them all together, see `refuse_long_rows`. A row without a trained
+    A long row is cut at a turn where it can be: it becomes the row, by `tokens_of`, of its first turns, as many as fit,
+    the last of them the assistant's. Only a first exchange that is too long by itself is cut inside, on the right. With
+    error rows are cut there too: the caller refuses them all together, see `refuse_long_rows`. A row without a trained
     token, for one because its answer was cut off, is left out always.
     """
-    fitted = Fitted(rows=[], long=[], skipped=[])
+    fitted = Fitted(rows=[], long=[], skipped=[], cut_at_turn=[], cut_inside=[])
     for row in rows:
         origin, num_tokens = row.conversation.origin, len(row.tokens)
         is_long = num_tokens > max_length
@@ -159,14 +189,17 @@ def fit_rows(rows: Iterable[TokenRow], *, max_length: int, long_rows: Literal["e
             fitted.long.append((origin, num_tokens))
         if is_long and long_rows == "skip":
             fitted.skipped.append(Skipped(origin=origin, num_tokens=num_tokens, reason="longer than data.max_length"))
-        elif not row.trained[:max_length].any():
+            continue
+        kept, at_turn = row, False
+        if is_long:
+            kept, at_turn = _cut(row, max_length, tokens_of if long_rows == "truncate" else None)
+        if not kept.trained.any():
             reason = "no trained token within data.max_length" if is_long else "no trained token"
             fitted.skipped.append(Skipped(origin=origin, num_tokens=num_tokens, reason=reason))
-        elif is_long:
-            tokens, trained = row.tokens[:max_length], row.trained[:max_length]
-            fitted.rows.append(TokenRow(tokens=tokens, trained=trained, conversation=row.conversation))
-        else:
-            fitted.rows.append(row)
+            continue
+        fitted.rows.append(kept)
+        if is_long:
+            (fitted.cut_at_turn if at_turn else fitted.cut_inside).append(origin)
     return fitted
 
 
@@ -184,9 +217,67 @@ def refuse_long_rows(long: Sequence[tuple[Origin, int]], max_length: int) -> Non
 
 
 def end_of_turn_id(row: TokenRow, tokenizer: TextTokenizer) -> int | None:
-    """The special token that ends the row's last assistant turn, none where its template writes no such token."""
-    last = int(row.tokens[np.flatnonzero(row.trained)[-1]])
-    return last if last in tokenizer.tokenizer.get_added_tokens_decoder() else None
+    """The special token that ends the row's last assistant turn, none where its template writes no such token.
+
+    Some templates mark the whitespace behind it as the assistant's too.
+    """
+    special = tokenizer.tokenizer.get_added_tokens_decoder()
+    predicted = row.tokens if row.targets is None else row.targets
+    for token in predicted[row.trained][::-1].tolist():
+        if token in special:
+            return token
+        if tokenizer.tokenizer.decode([token]).strip():
+            break
+    return None
+
+
+def _cut(
+    row: TokenRow, max_length: int, tokens_of: Callable[[Sequence[Trainable]], Iterable[TokenRow]] | None
+) -> tuple[TokenRow, bool]:
+    """The row within `max_length` tokens, and whether it was cut between two turns."""
+    conversation = row.conversation
+    if isinstance(conversation, Text):
+        return _cut_inside(row, max_length), False
+    ends = [index + 1 for index, turn in enumerate(conversation.turns) if turn.role == "assistant"]
+    if tokens_of is not None and ends:
+
+        def first_turns(num_turns: int) -> TokenRow | None:
+            shorter = replace(conversation, turns=conversation.turns[:num_turns])
+            return next(iter(tokens_of([shorter])), None)
+
+        # A row of more turns is longer, so the most that fit are found by halving.
+        fits = None
+        low, high = 0, len(ends) - (ends[-1] == len(conversation.turns))
+        while low < high:
+            middle = (low + high) // 2
+            tried = first_turns(ends[middle])
+            if tried is not None and len(tried.tokens) <= max_length:
+                fits, low = tried, middle + 1
+            else:
+                high = middle
+        if fits is not None:
+            return fits, True
+        row = (first_turns(ends[0]) if ends[0] < len(conversation.turns) else None) or row
+    return _cut_inside(row, max_length), False
+
+
+def _cut_inside(row: TokenRow, max_length: int) -> TokenRow:
+    targets = None if row.targets is None else row.targets[:max_length]
+    return replace(row, tokens=row.tokens[:max_length], trained=row.trained[:max_length], targets=targets)
+
+
+def _with_ends_in_place(row: TokenRow, eos_id: int) -> TokenRow:
+    """The row with eos as what is to be predicted where another speaker's marker follows an answer.
+
+    A model that is not to write the marker must end there. The published preprocessing of Baichuan2 trains so:
+    https://github.com/baichuan-inc/Baichuan2, fine-tune/fine-tune.py.
+    """
+    ends = np.flatnonzero(row.trained[:-1] & ~row.trained[1:]) + 1
+    if not ends.size:
+        return row
+    trained, targets = row.trained.copy(), row.tokens.copy()
+    trained[ends], targets[ends] = True, eos_id
+    return replace(row, trained=trained, targets=targets)
 
 
 def _mask(offsets: Sequence[Span], spans: Sequence[Span]) -> np.ndarray:

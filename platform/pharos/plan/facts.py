@@ -47,6 +47,7 @@ class DataFacts:
     """What the plan knows of the data. Lengths are tokens a row, template included.
 
     num_long_rows: rows longer than data.max_length that were truncated or skipped, as data.long_rows says.
+    num_rows_cut_inside: those of them that were cut inside a turn; all others that were truncated, between two.
     num_packs: sequences of up to data.max_length tokens that the training rows fill, none where they are not packed.
     """
 
@@ -61,6 +62,7 @@ class DataFacts:
     format: str
     template: str
     digest: str
+    num_rows_cut_inside: int = 0
     num_packs: int | None = None
     estimated: bool = False
 

@@ -65,7 +65,9 @@ def infos(spec: SweepSpec, data: DataFacts, *, baseline: TrialPlan, asked_seats_
             f"{spec.pool.seats_per_worker} is used."
         )
     if data.num_long_rows and spec.data.long_rows != "error":
-        done = "truncated" if spec.data.long_rows == "truncate" else "skipped"
+        done = "skipped"
+        if spec.data.long_rows == "truncate":
+            done = f"truncated, {data.num_rows_cut_inside or 'none'} of them inside a turn"
         found.append(f"{data.num_long_rows} rows longer than data.max_length={spec.data.max_length} are {done}.")
     if spec.search is not None and 1 < spec.search.num_trials <= spec.search.num_startup_trials:
         found.append(

@@ -40,9 +40,18 @@ class DataSpec(Section):
         0.05, description="share split off when no test is given"
     )
     max_length: Count = Field(1024, description="tokens a row may have")
-    long_rows: Literal["error", "truncate", "skip"] = Field("error", description="what to do with longer rows")
-    template: Literal["auto", "tokenizer", "plain"] = Field(
-        "auto", description="auto: the tokenizer's chat template, or plain where it has none"
+    long_rows: Literal["error", "truncate", "skip"] = Field(
+        "error", description="what to do with longer rows; truncate: at the end of a turn, where a whole exchange fits"
+    )
+    train_on: Literal["assistant", "last", "completion", "all"] = Field(
+        "assistant",
+        description="what is trained on: every assistant turn; the last one only (mask_history of LLaMA-Factory); all "
+        "after the last question, calls of tools too; or everything, the prompt too (its train_on_prompt)",
+    )
+    template: str = Field(
+        "auto",
+        description="auto: the tokenizer's chat template, or plain where it has none; tokenizer; alpaca, baichuan2, "
+        "chatml, llama2, llama3, mistral, plain or qwen; or the path of a Jinja file",
     )
     format: str = Field(
         "auto", description="form of the rows: messages, sharegpt, alpaca, ...; auto: by the first row of each file"

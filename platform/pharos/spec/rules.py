@@ -16,6 +16,9 @@ from pharos.spec.space import domain_values, num_points
 
 BUILTIN_BASES = ("builtin:tiny",)
 BUILTIN_DATA = ("builtin:docker-commands",)
+BUILTIN_TEMPLATES = ("alpaca", "baichuan2", "chatml", "llama2", "llama3", "mistral", "plain", "qwen")
+TEMPLATE_FILES = (".jinja", ".jinja2", ".j2")
+"""What else data.template may be: a path, known by one of these endings or by a slash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,7 @@ class Problem:
 
 def spec_problems(spec: SweepSpec) -> list[Problem]:
     """Everything in a spec that its types allow and that yet cannot work."""
-    rules = (_empty_text, _base, _data, _format, _batch_size, _warmup, _alpha, _budget, _num_trials)
+    rules = (_empty_text, _base, _data, _format, _template, _batch_size, _warmup, _alpha, _budget, _num_trials)
     return [problem for rule in rules for problem in rule(spec)]
 
 
@@ -101,6 +104,16 @@ def _format(spec: SweepSpec) -> Iterator[Problem]:
         keys = " and ".join(key for key, name in columns.items() if name == column)
         message = f"data.columns gives {column} to {keys}; a column can be one of them."
         yield Problem(keys=("data.columns",), message=message)
+
+
+def _template(spec: SweepSpec) -> Iterator[Problem]:
+    name, known = spec.data.template, ("auto", "tokenizer", *BUILTIN_TEMPLATES)
+    if not name or name in known or "/" in name or name.endswith(TEMPLATE_FILES):
+        return
+    guess = nearest(name.lower(), known)
+    remedy = f"Did you mean {guess}?" if guess else f"Use one of {', '.join(known)}."
+    message = f"data.template={name} is no template. {remedy} A Jinja file is named by its path, such as ./my.jinja."
+    yield Problem(keys=("data.template",), message=message)
 
 
 def _held_out(data: DataSpec, name: str, paths: list[str], builtin: str | None) -> Iterator[Problem]:

@@ -41,7 +41,8 @@ class FusedBatch:
     """Rows of S seats, the same number for each, one seat after another; missing rows are dummies without targets.
 
     own_positions_RT: of each token in its own row, where rows are packed and must not see each other.
-    positions_N: flat (row x T + token) places whose next token is trained; targets_N: that token; seats_N: whose it is.
+    positions_N: flat (row x T + token) places whose next token is trained; targets_N: that token, or what is to be
+    predicted in its place; seats_N: whose it is.
     """
 
     tokens_RT: torch.Tensor
@@ -103,12 +104,16 @@ def fuse(rows: TokenRows, indices_by_seat: Sequence[np.ndarray], device: torch.d
         tokens_RT[places], trained_RT[places] = batch.tokens, batch.trained
         if own_positions_RT is not None:
             own_positions_RT[places] = batch.positions
+    target_RT = tokens_RT
+    if batch.targets is not None and places:
+        target_RT = tokens_RT.copy()
+        target_RT[places] = batch.targets
     row_N, token_N = np.nonzero(trained_RT[:, 1:])
     return FusedBatch(
         tokens_RT=to_device(tokens_RT, device),
         own_positions_RT=None if own_positions_RT is None else to_device(own_positions_RT, device),
         positions_N=to_device(row_N * shape[1] + token_N, device),
-        targets_N=to_device(tokens_RT[row_N, token_N + 1], device),
+        targets_N=to_device(target_RT[row_N, token_N + 1], device),
         seats_N=to_device(row_N // rows_per_seat, device),
         rows_per_seat=rows_per_seat,
     )

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from pharos.data.facts import data_facts
+from pharos.data.order import collate
 from pharos.data.prepare import PreparedData, load_prepared, open_prompts, open_split, prepare
 from pharos.data.tokenise import load_tokenizer
 from pharos.errors import DataError
@@ -161,7 +162,65 @@ def test_skipped_rows_are_counted_and_named(arguments: dict, write_rows: Callabl
 
     cut = prepare(SPEC.model_copy(update={"long_rows": "truncate"}), **arguments)
     assert max(open_split(cut.directory, split).lengths.max() for split in SPLITS) == 64
-    assert "1 rows are longer than data.max_length=64 and were cut" in cut.warnings[0]
+    assert "1 rows were cut inside a turn, the first, train.jsonl:41: " in cut.warnings[0]
+    assert cut.facts.num_rows_cut_inside == 1
+
+
+def long_talks(count: int) -> list[dict]:
+    """Conversations of three exchanges, all different."""
+    roles = ("user", "assistant") * 3
+    return [
+        {"messages": [{"role": role, "content": f"{role} {number} turn {turn}"} for turn, role in enumerate(roles)]}
+        for number in range(count)
+    ]
+
+
+def test_rows_cut_at_a_turn_and_inside_one_are_told_apart(arguments: dict, write_rows: Callable[..., Path]) -> None:
+    rows = long_talks(40)
+    rows[7]["messages"][1]["content"] = "far " * 200
+    write_rows("train.jsonl", rows)
+    spec = SPEC.model_copy(update={"long_rows": "truncate", "max_length": 70})
+    prepared = prepare(spec, **arguments)
+    found = {split: texts(prepared, split, arguments["tokenizer_dir"]) for split in SPLITS}
+    ends = [text.endswith("<|im_end|>\n") for part in found.values() for text, _ in part]
+    assert (len(ends), sum(ends)) == (40, 39)
+    told = " ".join(prepared.warnings)
+    for split in SPLITS:
+        inside = sum(not text.endswith("<|im_end|>\n") for text, _ in found[split])
+        assert f"data.{split}: {len(found[split]) - inside:,} rows were cut at a turn: all that follows" in told
+        assert (f"data.{split}: 1 rows were cut inside a turn, the first, train.jsonl:8: " in told) == bool(inside)
+    assert (prepared.facts.num_long_rows, prepared.facts.num_rows_cut_inside) == (40, 1)
+    _, references = open_prompts(prepared.directory)
+    for (_, trained), reference in zip(found["test"], references, strict=True):
+        assert trained.endswith(f"{reference}<|im_end|>") or reference.startswith(trained)  # the last answer kept
+
+
+def test_a_template_without_its_tokens_warns_and_all_trains_all(arguments: dict) -> None:
+    spec = SPEC.model_copy(update={"template": "llama3", "train_on": "all", "max_length": 256})
+    prepared = prepare(spec, **arguments)
+    assert "data.template=llama3 writes <|start_header_id|>" in prepared.warnings[0]
+    assert prepared.facts.template == "llama3"
+    assert all(text == trained for text, trained in texts(prepared, "train", arguments["tokenizer_dir"]))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_what_is_to_be_predicted_is_written_where_it_is_not_the_token(
+    arguments: dict, write_rows: Callable[..., Path], packing: bool
+) -> None:
+    assert open_split(prepare(SPEC, **arguments).directory, "train").targets is None
+    write_rows("train.jsonl", long_talks(40))
+    prepared = prepare(
+        SPEC.model_copy(update={"template": "baichuan2", "max_length": 256, "packing": packing}), **arguments
+    )
+    rows = open_split(prepared.directory, "train")
+    differing = np.flatnonzero(rows.targets != rows.tokens)
+    assert len(differing) == 2 * prepared.facts.num_train_rows
+    assert set(rows.targets[differing].tolist()) == {load_tokenizer(arguments["tokenizer_dir"]).eos_id}
+    assert all(rows.trained[differing])
+    batch = collate(rows, [1, 0], pad_id=0)
+    for place, index in enumerate([1, 0]):
+        expected = rows.targets[rows.offsets[index] : rows.offsets[index + 1]].tolist()
+        assert batch.targets[place, : rows.lengths[index]].tolist() == expected
 
 
 def test_a_max_length_that_leaves_no_row_says_what_would(arguments: dict) -> None:

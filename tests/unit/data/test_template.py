@@ -1,4 +1,4 @@
-"""Templates render what transformers renders, and what trains is found in the text."""
+"""Templates are found by name or path, render what they should, and say what is wrong with them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pharos.data.formats import Conversation, Origin, Turn
-from pharos.data.template import Template, choose_template, prompt_and_reference, trained_spans
+from pharos.data.template import Template, choose_template, prompt_and_reference
 from pharos.errors import BaseModelError, DataError
+from pharos.spec.rules import BUILTIN_TEMPLATES
 
 TOKENS = {"bos_token": "<bos>", "eos_token": "<eos>"}
 CHATML = (
@@ -29,34 +30,8 @@ def of(source: str) -> Template:
     return Template(name="tokenizer", source=source, special_tokens=TOKENS)
 
 
-def trained(template: Template, conversation: Conversation) -> list[str]:
-    text, spans = trained_spans(template, conversation)
-    return [text[start:end] for start, end in spans]
-
-
 def plain(directory: Path, *, adds_bos: bool = False) -> Template:
-    return choose_template("plain", directory=directory, special_tokens=TOKENS, adds_bos=adds_bos)
-
-
-def test_every_answer_and_its_end_marker_train_and_nothing_else() -> None:
-    conversation = talk("Where?", " There.\n", "When?", "Now.", system="Be brief.")
-    assert trained(of(CHATML), conversation) == [" There.\n<|im_end|>", "Now.<|im_end|>"]
-
-
-def test_a_question_after_the_last_answer_does_not_train() -> None:
-    assert trained(of(CHATML), talk("Where?", "There.", "When?")) == ["There.<|im_end|>"]
-
-
-def test_the_plain_template_puts_contents_on_lines_and_ends_each_answer(tmp_path: Path) -> None:
-    conversation = talk("Where?", "There.", "When?", "Now.", system="Be brief.")
-    text, _ = trained_spans(plain(tmp_path), conversation)
-    assert text == "Be brief.\nWhere?\nThere.<eos>\nWhen?\nNow.<eos>"
-    assert trained(plain(tmp_path), conversation) == ["There.<eos>", "Now.<eos>"]
-
-
-def test_the_plain_template_begins_with_bos_where_the_tokenizer_does(tmp_path: Path) -> None:
-    text, _ = trained_spans(plain(tmp_path, adds_bos=True), talk("Where?", "There."))
-    assert text == "<bos>Where?\nThere.<eos>"
+    return choose_template("plain", root=directory, directory=directory, special_tokens=TOKENS, adds_bos=adds_bos)
 
 
 def test_a_prompt_is_all_before_the_last_answer(tmp_path: Path) -> None:
@@ -68,9 +43,9 @@ def test_a_prompt_is_all_before_the_last_answer(tmp_path: Path) -> None:
 
 
 def test_auto_takes_the_tokenizers_template_and_falls_back_to_plain(tmp_path: Path) -> None:
-    choose = {"directory": tmp_path, "special_tokens": TOKENS}
+    choose = {"root": tmp_path, "directory": tmp_path, "special_tokens": TOKENS}
     assert choose_template("auto", **choose).name == "plain"
-    with pytest.raises(DataError, match="has no chat template .*Use data.template=plain or auto."):
+    with pytest.raises(DataError, match="has no chat template .*Use data.template=plain or auto, or another"):
         choose_template("tokenizer", **choose)
     config = tmp_path / "tokenizer_config.json"
     config.write_text(json.dumps({"chat_template": "one"}))
@@ -104,29 +79,7 @@ def test_a_template_that_refuses_a_row_says_why_in_its_own_words(source: str, re
 def test_a_malformed_template_is_told_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("{% for m in messages %}\n{% endif %}")
     with pytest.raises(BaseModelError, match="chat template is malformed: line 2: .*data.template=plain"):
-        choose_template("auto", directory=tmp_path, special_tokens=TOKENS)
-
-
-def test_a_template_that_rewrites_earlier_turns_is_refused_for_rows_of_several_answers_only() -> None:
-    source = CHATML.replace(
-        "m.content", "('<think></think>' if loop.last and m.role == 'assistant' else '') + m.content"
-    )
-    assert trained(of(source), talk("Where?", "There.")) == ["<think></think>There.<|im_end|>"]
-    with pytest.raises(DataError, match="turns up to turn 1 is not the beginning.*for all, .*plain, or rows of one"):
-        trained_spans(of(source), talk("Where?", "There.", "When?", "Now."))
-
-
-def test_a_template_whose_generation_prompt_is_not_in_its_turns_is_refused() -> None:
-    source = CHATML.replace("assistant\\n' }}", "assistant\\n<think>' }}")
-    with pytest.raises(
-        DataError, match="turns before turn 1 is not the beginning.*that turn too, .*Use data.template=plain.$"
-    ):
-        trained_spans(of(source), talk("Where?", "There."))
-
-
-def test_a_template_that_marks_generations_renders_them() -> None:
-    source = "{% for m in messages %}{% generation %}{{ m.content }};{% endgeneration %}{% endfor %}"
-    assert of(source).render(talk("Where?", "There.").turns) == "Where?;There.;"
+        choose_template("auto", root=tmp_path, directory=tmp_path, special_tokens=TOKENS)
 
 
 def test_a_template_that_writes_the_date_is_known() -> None:
@@ -134,3 +87,42 @@ def test_a_template_that_writes_the_date_is_known() -> None:
     assert template.writes_the_date
     assert template.render(talk("Where?", "There.").turns).isdigit()
     assert not of(CHATML).writes_the_date
+
+
+def test_a_template_may_be_a_file_beside_the_sweep(tmp_path: Path) -> None:
+    choose = {"root": tmp_path, "directory": tmp_path / "base", "special_tokens": TOKENS}
+    (tmp_path / "my.jinja").write_text("\ufeffmine", encoding="utf-8")
+    template = choose_template("./my.jinja", **choose)
+    assert (template.name, template.source, template.title) == ("./my.jinja", "mine", "the template ./my.jinja")
+    assert choose_template(str(tmp_path / "my.jinja"), **choose).source == "mine"
+    with pytest.raises(DataError, match=r"data.template=./no.jinja: .*no.jinja is not there. Paths are relative to"):
+        choose_template("./no.jinja", **choose)
+    (tmp_path / "base").mkdir()
+    with pytest.raises(DataError, match=r"data.template=./base: .* cannot be read: Is a directory"):
+        choose_template("./base", **choose)
+    (tmp_path / "my.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"my.jinja cannot be read: it is not UTF-8 text"):
+        choose_template("./my.jinja", **choose)
+    (tmp_path / "my.jinja").write_text("\n{{ a b }}")
+    with pytest.raises(DataError, match=r"=./my.jinja: the file is malformed: line 2: .*data.template=plain"):
+        choose_template("./my.jinja", **choose)
+
+
+@pytest.mark.parametrize("adds_bos", [False, True])
+@pytest.mark.parametrize("name", BUILTIN_TEMPLATES)
+def test_built_in_templates_begin_with_bos_once_where_the_tokenizer_does(
+    tmp_path: Path, name: str, adds_bos: bool
+) -> None:
+    template = choose_template(name, root=tmp_path, directory=tmp_path, special_tokens=TOKENS, adds_bos=adds_bos)
+    text = template.render(talk("Where?", "There.").turns)
+    assert text.startswith("<bos>") == (adds_bos or name in ("llama2", "llama3", "mistral"))
+    assert text.count("<bos>") <= 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{% set ns = namespace(__class__=1) %}", "{% set ns = namespace() %}{% set ns._a = 1 %}", "{{ dict.mro() }}"],
+)
+def test_a_template_cannot_reach_into_python(source: str) -> None:
+    with pytest.raises(DataError, match="refuses this row"):
+        of(source).render(talk("Where?", "There.").turns)

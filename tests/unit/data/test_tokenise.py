@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from tests.unit.data.conftest import CHATML, LLAMA_3
 from pharos.data.formats import Conversation, Origin, Turn
 from pharos.data.template import Template, choose_template
 from pharos.data.tokenise import (
+    Fitted,
     TextTokenizer,
     TokenRow,
     end_of_turn_id,
@@ -23,6 +26,11 @@ from pharos.data.tokenise import (
     tokenise,
 )
 from pharos.errors import BaseModelError, DataError
+
+CHATML_WITH_NEWLINES = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% generation %}{{ m.content }}<|im_end|>\n{% endgeneration %}"
+    "{% endfor %}"
+)
 
 
 def talk(*contents: str, system: str | None = None, row: int = 1) -> Conversation:
@@ -41,12 +49,13 @@ CONVERSATIONS = [
 def loaded(directory: Path, kind: str = "auto") -> tuple[Template, TextTokenizer]:
     tokenizer = load_tokenizer(directory)
     special, adds_bos = tokenizer.special_tokens, tokenizer.adds_bos
-    return choose_template(kind, directory=directory, special_tokens=special, adds_bos=adds_bos), tokenizer
+    template = choose_template(kind, root=directory, directory=directory, special_tokens=special, adds_bos=adds_bos)
+    return template, tokenizer
 
 
 def rows_of(directory: Path, conversations: list[Conversation], kind: str = "auto") -> list[TokenRow]:
     mistakes: list[str] = []
-    rows = list(tokenise(conversations, *loaded(directory, kind), mistakes))
+    rows = list(tokenise(conversations, *loaded(directory, kind), mistakes, train_on="assistant"))
     assert mistakes == []
     return rows
 
@@ -128,7 +137,8 @@ def test_rows_that_a_template_refuses_are_told_with_their_place(write_tokenizer:
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
     )
     mistakes: list[str] = []
-    rows = list(tokenise([talk("a", "b"), talk("a", "b", system="c", row=7)], *loaded(directory), mistakes))
+    conversations = [talk("a", "b"), talk("a", "b", system="c", row=7)]
+    rows = list(tokenise(conversations, *loaded(directory), mistakes, train_on="assistant"))
     assert len(rows) == 1
     assert mistakes == ["train.jsonl:7: the tokenizer's chat template refuses this row: no system"]
 
@@ -186,8 +196,12 @@ def token_row(row: int, num_prompt: int, num_trained: int) -> TokenRow:
 ROWS = [token_row(1, 2, 3), token_row(2, 2, 6), token_row(3, 9, 4)]
 
 
+def fit(rows: list[TokenRow], *, max_length: int, long_rows: str) -> Fitted:
+    return fit_rows(rows, max_length=max_length, long_rows=long_rows, tokens_of=lambda conversations: [])
+
+
 def test_truncating_cuts_on_the_right_and_skips_what_no_longer_trains() -> None:
-    fitted = fit_rows(ROWS, max_length=5, long_rows="truncate")
+    fitted = fit(ROWS, max_length=5, long_rows="truncate")
     assert [row.tokens.tolist() for row in fitted.rows] == [[0, 1, 2, 3, 4]] * 2
     assert fitted.rows[1].trained.tolist() == [False, False, True, True, True]
     assert [(str(origin), num_tokens) for origin, num_tokens in fitted.long] == [
@@ -198,8 +212,59 @@ def test_truncating_cuts_on_the_right_and_skips_what_no_longer_trains() -> None:
     assert fitted.skipped[0].reason == "no trained token within data.max_length"
 
 
+LONG = talk("Where is it?", "There it is.", "When was it?", "It was then.", "Why is it?", "So it is.", system="Be so.")
+
+
+def fitted_at(directory: Path, conversation: Conversation, max_length: int, kind: str = "auto") -> Fitted:
+    template, tokenizer = loaded(directory, kind)
+    tokens_of = partial(tokenise, template=template, tokenizer=tokenizer, mistakes=[], train_on="assistant")
+    return fit_rows(tokens_of([conversation]), max_length=max_length, long_rows="truncate", tokens_of=tokens_of)
+
+
+@pytest.mark.parametrize("kind", ["auto", "plain", "llama2", "baichuan2"])
+def test_a_long_row_becomes_the_row_of_as_many_first_turns_as_fit(
+    write_tokenizer: Callable[..., Path], kind: str
+) -> None:
+    directory = write_tokenizer()
+    shorter = [replace(LONG, turns=LONG.turns[:count]) for count in (3, 5, 7)]
+    rows = rows_of(directory, shorter, kind)
+    lengths = [len(row.tokens) for row in rows]
+    for max_length in range(1, lengths[-1] + 2):
+        fitted = fitted_at(directory, LONG, max_length, kind)
+        num_fitting = sum(length <= max_length for length in lengths)
+        assert bool(fitted.long) == (num_fitting < 3)
+        if num_fitting:
+            expected, [row] = rows[num_fitting - 1], fitted.rows
+            assert (row.tokens.tolist(), row.trained.tolist()) == (expected.tokens.tolist(), expected.trained.tolist())
+            assert row.conversation == shorter[num_fitting - 1]
+            assert (len(fitted.cut_at_turn), len(fitted.cut_inside)) == (num_fitting < 3, 0)
+        elif fitted.rows:
+            assert fitted.rows[0].tokens.tolist() == rows[0].tokens[:max_length].tolist()
+            assert (len(fitted.cut_at_turn), len(fitted.cut_inside)) == (0, 1)
+        else:
+            assert fitted.skipped[0].reason == "no trained token within data.max_length"
+
+
+def test_a_question_without_an_answer_is_the_first_to_be_cut_off(write_tokenizer: Callable[..., Path]) -> None:
+    directory = write_tokenizer()
+    asked = replace(LONG, turns=(*LONG.turns, Turn(role="user", content="And then?")))
+    [whole, answered] = rows_of(directory, [asked, LONG])
+    fitted = fitted_at(directory, asked, len(whole.tokens) - 1)
+    assert fitted.rows[0].tokens.tolist() == answered.tokens.tolist()
+    assert fitted.cut_at_turn == [asked.origin]
+
+
+def test_a_system_turn_is_never_cut_away_and_a_row_that_it_fills_is_skipped(
+    write_tokenizer: Callable[..., Path],
+) -> None:
+    conversation = replace(LONG, turns=(Turn(role="system", content="Be so. " * 50), *LONG.turns[1:]))
+    fitted = fitted_at(write_tokenizer(), conversation, 60)
+    assert fitted.rows == []
+    assert [row.reason for row in fitted.skipped] == ["no trained token within data.max_length"]
+
+
 def test_skipping_leaves_long_rows_out_and_names_them() -> None:
-    fitted = fit_rows(ROWS, max_length=8, long_rows="skip")
+    fitted = fit(ROWS, max_length=8, long_rows="skip")
     assert [len(row.tokens) for row in fitted.rows] == [5, 8]
     assert [str(row.origin) for row in fitted.skipped] == ["train.jsonl:3"]
 
@@ -207,7 +272,7 @@ def test_skipping_leaves_long_rows_out_and_names_them() -> None:
 def test_long_rows_are_refused_all_together_with_the_length_that_would_hold_them() -> None:
     refuse_long_rows([], 5)
     with pytest.raises(DataError) as error:
-        refuse_long_rows(fit_rows(ROWS, max_length=5, long_rows="error").long, 5)
+        refuse_long_rows(fit(ROWS, max_length=5, long_rows="error").long, 5)
     first, *lines = error.value.message.splitlines()
     assert "data.max_length=5, but 2 rows are longer. Set data.max_length=13, or data.long_rows=truncate" in first
     assert lines == ["train.jsonl:2: 8 tokens", "train.jsonl:3: 13 tokens"]
@@ -220,5 +285,9 @@ def test_the_token_that_ends_a_turn_is_known_where_the_template_writes_one(
     _, tokenizer = loaded(directory)
     [row] = rows_of(directory, CONVERSATIONS[:1])
     assert end_of_turn_id(row, tokenizer) == tokenizer.tokenizer.token_to_id("<|im_end|>")
-    cut = fit_rows([row], max_length=len(row.tokens) - 2, long_rows="truncate").rows[0]
+    [marked] = rows_of(write_tokenizer(CHATML_WITH_NEWLINES, name="with_newlines"), CONVERSATIONS[:1])
+    assert tokenizer.tokenizer.id_to_token(marked.tokens[-1]) == "Ċ"
+    assert marked.trained[-1]
+    assert end_of_turn_id(marked, tokenizer) == tokenizer.tokenizer.token_to_id("<|im_end|>")
+    cut = fit([row], max_length=len(row.tokens) - 2, long_rows="truncate").rows[0]
     assert end_of_turn_id(cut, tokenizer) is None

@@ -86,7 +86,7 @@ def test_few_eval_rows_are_a_warning_and_long_rows_are_told(plan, rows) -> None:
 def test_truncated_rows_are_told(make_spec, tiny_base, rows, machine) -> None:
     spec = make_spec(data={"long_rows": "truncate"})
     found = plan_sweep(spec, tiny_base, replace(rows, num_long_rows=12), machine)
-    assert "12 rows longer than data.max_length=256 are truncated." in found.infos
+    assert "12 rows longer than data.max_length=256 are truncated, none of them inside a turn." in found.infos
 
 
 def test_texts_have_no_questions_to_answer(make_spec, tiny_base, rows, machine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -90,3 +92,13 @@ def test_a_first_token_is_no_target(rows: TokenRows) -> None:
     assert target_counts(rows).tolist() == [1, 1, 1, 1, 5]
     assert len(fuse(rows, [np.arange(5)], CPU).targets_N) == 9
     assert step_targets(target_counts(rows), batch_size=5, data_seed=0, step=2) == 9
+
+
+def test_what_is_to_be_predicted_may_be_another_token_than_the_next(rows: TokenRows) -> None:
+    usual = fuse(rows, [np.array([1, 4]), np.array([2])], CPU)
+    targets = rows.tokens.copy()
+    targets[rows.offsets[3] - 1] = 99  # the last token of row 2, the third of the batch
+    changed = fuse(replace(rows, targets=targets), [np.array([1, 4]), np.array([2])], CPU)
+    assert torch.equal(changed.tokens_RT, usual.tokens_RT)
+    assert torch.equal(changed.positions_N, usual.positions_N)
+    assert changed.targets_N.tolist() == [*usual.targets_N.tolist()[:-1], 99]

@@ -78,9 +78,9 @@ def plain(value: Any) -> Any:
 @pytest.mark.parametrize("name", TOKENS)
 def test_what_trains_becomes_exactly_these_tokens_with_this_mask(name: str, words_dir: Path) -> None:
     tokenizer = load_tokenizer(words_dir)
-    template = choose_template("auto", directory=words_dir, special_tokens=tokenizer.special_tokens)
+    template = choose_template("auto", root=words_dir, directory=words_dir, special_tokens=tokenizer.special_tokens)
     mistakes: list[str] = []
-    rows = list(tokenise(read(name), template, tokenizer, mistakes))
+    rows = list(tokenise(read(name), template, tokenizer, mistakes, train_on="assistant"))
     assert mistakes == []
     found = [{"ids": row.tokens.tolist(), "trained": "".join(map(str, row.trained.astype(int)))} for row in rows]
     assert found == TOKENS[name]
