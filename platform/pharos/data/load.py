@@ -19,6 +19,7 @@ from pharos.errors import DataError
 MISTAKES_SHOWN = 20
 MAX_UNUSED_KEYS = 100  # of keys that no form reads: rows may have as many as they are
 KEYS_SHOWN = 10
+MISTAKE_CHARACTERS = 1000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Notes:
             self.num_bad_rows += mistake.row is not None and mistake.row != self._last_row
             self._last_row = mistake.row
             if len(self.mistakes) < self.max_kept:
-                self.mistakes.append(mistake)
+                self.mistakes.append(replace(mistake, text=_printable(mistake.text)))
 
     def add(self, other: Notes) -> None:
         """What was found in the rows that follow."""
@@ -130,6 +131,12 @@ def rows_of_chunk(chunk: Chunk, notes: Notes) -> list[Conversation]:
                     notes.unused[chunk.file.name, key] += 1
     notes.add_mistakes(unreadable)
     return rows
+
+
+def _printable(text: str) -> str:
+    """A mistake as one line that any terminal shows: a row may hold what it cannot show, or would obey."""
+    shown = text if len(text) <= MISTAKE_CHARACTERS else text[: MISTAKE_CHARACTERS - 3] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
 def _builtin_chunks(source: Source, notes: Notes) -> Iterator[Chunk]:
