@@ -74,6 +74,7 @@ class _Text:
         self._num_lines = 0
         self._line_start = 0  # how many characters of the present line were used up
         self._is_at_end = False
+        self._has_begun = False
 
     def peek(self) -> str:
         """The character at the position, nothing at the end of the file."""
@@ -134,6 +135,8 @@ class _Text:
             raise _Malformed(
                 f": not UTF-8: byte 0x{byte:02x} at offset {at:,} of the file. Convert it to UTF-8."
             ) from error
-        self._buffer += new.removeprefix(BOM) if self._num_bytes == 0 else new
+        if new and not self._has_begun:
+            new, self._has_begun = new.removeprefix(BOM), True
+        self._buffer += new
         self._num_bytes += len(block)
         self._is_at_end = not block

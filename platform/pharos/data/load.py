@@ -5,6 +5,7 @@ Where rows come from is in `sources.py`, how files are cut in `readers.py`, what
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,11 @@ class Notes:
     formats: dict[str, None] = field(default_factory=dict)
     unused: Counter[tuple[str, str]] = field(default_factory=Counter)
     _last_row: str | None = None
+
+    @classmethod
+    def that_keep_all(cls, is_wanted: bool) -> Notes:
+        """Notes with every mistake, where bad rows are to be listed in a file, or else with those that are shown."""
+        return cls(max_kept=sys.maxsize if is_wanted else MISTAKES_SHOWN)
 
     def add_mistakes(self, mistakes: Sequence[Mistake]) -> None:
         """Mistakes in the order of the rows: several of one row count it once."""
@@ -89,7 +95,7 @@ class Loaded:
 
 def load(source: Source, mistakes: list[str]) -> Loaded:
     """All rows of a small source at once. What is wrong is appended to `mistakes`, each with file and row."""
-    notes = Notes(max_kept=1 << 30)
+    notes = Notes.that_keep_all(True)
     rows = tuple(row for chunk in chunks_of(source, notes) for row in rows_of_chunk(chunk, notes))
     mistakes += [mistake.text for mistake in notes.mistakes]
     return Loaded(rows=rows, formats=tuple(notes.formats), warnings=(*source.notes, *notes.warnings()))

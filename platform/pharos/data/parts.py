@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pharos.data.formats import Conversation, Origin
-from pharos.data.load import MISTAKES_SHOWN, Notes, rows_of_chunk
+from pharos.data.load import Notes, rows_of_chunk
 from pharos.data.readers import Chunk, Mistake
 from pharos.data.split import hashes, split_of
 from pharos.data.template import Template
@@ -101,7 +101,7 @@ class Part:
 
 def make_part(task: Task, kitchen: Kitchen) -> Part:
     """Rows and tokens of one chunk."""
-    notes = Notes(max_kept=max(MISTAKES_SHOWN, kitchen.spec.max_bad_rows))
+    notes = Notes.that_keep_all(kitchen.spec.max_bad_rows > 0)
     rows = rows_of_chunk(task.chunk, notes)
     digests = [row.digest for row in rows]
     by_split: dict[Split, list[int]] = {}

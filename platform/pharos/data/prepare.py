@@ -221,11 +221,10 @@ def _write_prepared(folder: Path, recipe: Recipe) -> None:
 def _stream(recipe: Recipe, spills: Mapping[Split, RowSpill], prompts: PromptFile, skipped: TextIO) -> Streamed:
     """All rows through the tokenizer and into the spills; those that are left out into `skipped`."""
     spec = recipe.kitchen.spec
-    max_kept = max(LONG_SHOWN, spec.max_bad_rows)
-    reading = {split: Notes(max_kept=max_kept) for split in recipe.sources}
+    reading = {split: Notes.that_keep_all(spec.max_bad_rows > 0) for split in recipe.sources}
     streamed = Streamed(
         ledgers=new_ledgers(spec),
-        notes=Notes(max_kept=max_kept),
+        notes=Notes(),
         given=dict.fromkeys(recipe.sources, 0),
         hashes={split: [] for split in recipe.sources},
     )
@@ -252,12 +251,12 @@ def _stream(recipe: Recipe, spills: Mapping[Split, RowSpill], prompts: PromptFil
                 prompts.add(taken.prompts, taken.references)
             for _, row in taken.skipped:
                 _write_line(skipped, split, str(row.origin), row.num_tokens, row.reason)
-        for mistake in bad[: spec.max_bad_rows]:
+        for mistake in bad if spec.max_bad_rows else ():
             _write_line(skipped, part.split, mistake.row, None, mistake.text)
-    row_notes, streamed.notes = streamed.notes, Notes(max_kept=max_kept)
+    row_notes, streamed.notes = streamed.notes, Notes()
     for split, notes in reading.items():  # what stopped the reading of a file comes first
         streamed.notes.add(notes)
-        for mistake in notes.mistakes[: spec.max_bad_rows]:
+        for mistake in notes.mistakes if spec.max_bad_rows else ():
             _write_line(skipped, split, mistake.row, None, mistake.text)
     streamed.notes.add(row_notes)
     return streamed

@@ -71,7 +71,7 @@ class Chunk:
                     place = str(self.origin(index))
                     mistakes.append(Mistake(text=f"{place}: {error}", row=place))
             if text is not None and text.strip():
-                value, wrong = parse_json(text)
+                value, wrong = parse_json(text.rstrip())
                 if wrong is None:
                     yield value, self.origin(index)
                 else:

@@ -193,6 +193,8 @@ def _find_uri(name: str, key: str, mistakes: list[str]) -> _Found:
 def _find_in_directory(name: str, path: Path, key: str, mistakes: list[str]) -> _Found:
     """The data files of a directory; of one with train.json and dev.json, or train/ and dev/, those of each split."""
     files = [file for file in sorted(path.iterdir()) if plain_suffix(file.name) in SUFFIXES and file.is_file()]
+    if any(file.name == "state.json" for file in files) and any(file.suffix == ".arrow" for file in files):
+        files = [file for file in files if file.suffix == ".arrow"]  # what `datasets` saved; the rest describes it
     by_split = {split: _files_of_split(path, word, files) for split, word in CONVENTION.items()}
     shown = {file: str(Path(name.removeprefix("file://")) / file.relative_to(path)) for file in files}
     if key.startswith("data.train") and by_split["train"] and by_split["eval"]:
