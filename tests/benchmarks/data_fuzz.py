@@ -52,15 +52,13 @@ class Outcome:
     slowest: tuple[float, str] = (0.0, "")  # seconds, and the file
 
 
-def fuzz(folder: Path, *, num_files: int, seed: int) -> Outcome:
+def fuzz(folder: Path, *, tokenizer_dir: Path, num_files: int, seed: int) -> Outcome:
     """Write damaged files into `folder`, one after another, and read each as `pharos plan` and a sweep do."""
     from pharos.data.facts import data_facts
     from pharos.data.prepare import prepare
     from pharos.errors import PharosError
-    from pharos.model.tiny_tokenizer import ensure_tiny_tokenizer
     from pharos.spec.model import DataSpec
 
-    tokenizer_dir = ensure_tiny_tokenizer(folder / "tokenizer")
     outcome = Outcome()
     (folder / "good.jsonl").write_text(json.dumps(ROWS[0]))
     for number in range(num_files):
@@ -259,7 +257,10 @@ def main() -> None:
     sys.path[:0] = [str(ROOT), str(ROOT / "platform")]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="pharos-fuzz-") as folder:
-        outcome = fuzz(Path(folder), num_files=arguments.files, seed=arguments.seed)
+        from pharos.model.tiny_tokenizer import ensure_tiny_tokenizer
+
+        tokenizer_dir = ensure_tiny_tokenizer(Path(folder) / "tokenizer")
+        outcome = fuzz(Path(folder), tokenizer_dir=tokenizer_dir, num_files=arguments.files, seed=arguments.seed)
     damages = Counter[str]()
     for what, count in outcome.counts.items():
         damages[f"{what.partition(' of ')[0]}: {what.rpartition(': ')[2]}"] += count

@@ -15,7 +15,7 @@ from pharos.data.load import Notes, rows_of_chunk
 from pharos.data.readers import Chunk, Mistake
 from pharos.data.split import hashes, split_of
 from pharos.data.template import Template
-from pharos.data.tokenise import Skipped, TextTokenizer, end_of_turn_id, fit_rows, render_prompt, tokenise
+from pharos.data.tokenise import Skipped, TextTokenizer, TokenRow, end_of_turn_id, fit_rows, render_prompt, tokenise
 from pharos.plan.exchange import Split
 from pharos.spec.model import DataSpec
 
@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitPart:
-    """Rows of one split, K of `num_rows` kept, end to end: tokens int32, trained uint8.
+    """Rows of one split, K of `num_rows` kept, end to end: tokens int32, trained uint8, targets int32 if they differ.
 
     lengths, num_trained int32 (K,). places int32 (K,): which of the rows each is; so do the first values of refused,
     long and skipped. digests uint64 (K,): a hash of each row's content, not the one that decides its split.
@@ -63,6 +63,7 @@ class SplitPart:
     skipped: list[tuple[int, Skipped]] = field(default_factory=list)
     prompts: list[np.ndarray] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
+    targets: np.ndarray | None = None
 
     def cut(self, num_rows: int) -> SplitPart:
         """Of the first `num_rows` rows alone."""
@@ -75,6 +76,7 @@ class SplitPart:
             num_rows=num_rows,
             tokens=self.tokens[:end],
             trained=self.trained[:end],
+            targets=None if self.targets is None else self.targets[:end],
             lengths=self.lengths[:kept],
             num_trained=self.num_trained[:kept],
             places=self.places[:kept],
@@ -156,6 +158,7 @@ def make_split_part(
         skipped=[(places[skipped.origin], skipped) for skipped in fitted.skipped],
         prompts=[tokens for tokens, _ in prompts],
         references=[text for _, text in prompts],
+        targets=_targets(fitted.rows),
     )
 
 
@@ -172,6 +175,14 @@ def empty_part(num_rows: int) -> SplitPart:
         digests=none.astype(np.uint64),
         end_of_turn=None,
     )
+
+
+def _targets(rows: Sequence[TokenRow]) -> np.ndarray | None:
+    """What is to be predicted in the place of each token, end to end, where it is not always the token itself."""
+    targets = [getattr(row, "targets", None) for row in rows]
+    if all(row_targets is None for row_targets in targets):
+        return None
+    return np.concatenate([row.tokens if own is None else own for row, own in zip(rows, targets, strict=True)])
 
 
 def _row_of(mistake: str) -> str:

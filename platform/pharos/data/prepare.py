@@ -246,7 +246,7 @@ def _stream(recipe: Recipe, spills: Mapping[Split, RowSpill], prompts: PromptFil
             refused = [mistake for _, mistake in taken.refused]
             streamed.notes.add_mistakes(refused)
             bad += refused
-            spills[split].add(taken.tokens, taken.trained)
+            spills[split].add(tokens=taken.tokens, trained=taken.trained, targets=taken.targets)
             if split == "test":
                 prompts.add(taken.prompts, taken.references)
             for _, row in taken.skipped:

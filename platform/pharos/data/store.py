@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +21,7 @@ from pharos.plan.exchange import Split
 
 COPY_BYTES = 1 << 22
 ROWS_AT_ONCE = 4096
+COLUMN_DTYPES = {"tokens": np.int32, "trained": np.uint8, "positions": np.int32, "targets": np.int32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,7 @@ class TokenRows:
     lengths: np.ndarray
     trained_counts: np.ndarray
     positions: np.ndarray | None = None  # int32, beside tokens: the place of each in its own row
+    targets: np.ndarray | None = None  # int32, beside tokens: what is to be predicted there, where it is not the token
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -45,28 +49,46 @@ class TokenRows:
 
 
 class RowSpill:
-    """Rows of one split in raw files of a folder, written one after another."""
+    """Rows of one split in raw files of a folder, one file a column, written one after another."""
 
     def __init__(self, folder: Path, split: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.tokens_file, self.trained_file = folder / f"{split}.tokens", folder / f"{split}.trained"
-        self._streams = (self.tokens_file.open("wb"), self.trained_file.open("wb"))
+        self.folder, self._split = folder, split
+        self._streams = {name: self._file(name).open("wb") for name in ("tokens", "trained")}
 
-    def add(self, tokens: np.ndarray, trained: np.ndarray) -> None:
-        """Some rows end to end: tokens int32, trained uint8."""
-        for stream, array in zip(self._streams, (tokens, trained), strict=True):
-            stream.write(array.data)
+    @property
+    def files(self) -> dict[str, Path]:
+        """The file of each column, all of the same number of values."""
+        return {name: self._file(name) for name in self._streams}
+
+    def add(self, *, tokens: np.ndarray, **columns: np.ndarray | None) -> None:
+        """Some rows end to end: tokens int32, trained uint8; positions and targets int32 where rows have them.
+
+        Targets may begin at any row: they are the tokens themselves before that, and wherever they are none after it.
+        """
+        if columns.get("targets") is not None and "targets" not in self._streams:
+            self._streams["tokens"].flush()
+            shutil.copyfile(self._file("tokens"), self._file("targets"))
+            self._streams["targets"] = self._file("targets").open("ab")
+        if columns.get("positions") is not None and "positions" not in self._streams:
+            self._streams["positions"] = self._file("positions").open("wb")
+        values = {"tokens": tokens, **columns}
+        for name, stream in self._streams.items():
+            array = values.get(name)
+            stream.write((tokens if array is None else array).data)
 
     def close(self) -> None:
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.close()
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{self._split}.{name}"
 
 
 def write_rows(file: Path, spill: RowSpill, lengths: np.ndarray, num_trained: np.ndarray) -> None:
     """The rows of a closed spill as an Arrow file, in their order. lengths, num_trained: of each row."""
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    columns = {"tokens": spill.tokens_file, "trained": spill.trained_file}
-    _write_arrow(file, offsets, columns, num_trained.astype(np.int64))
+    _write_arrow(file, offsets, spill.files, num_trained.astype(np.int64))
 
 
 def write_ordered_rows(
@@ -77,36 +99,29 @@ def write_ordered_rows(
     Where rows are packed, the first token of each of them is not trained on: nothing predicts it.
     """
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    ordered = RowSpill(spill.tokens_file.parent / "ordered", "train")
-    positions_file = ordered.tokens_file.with_suffix(".positions")
+    ordered = RowSpill(spill.folder / "ordered", "train")
     group_lengths: list[np.ndarray] = []
     group_trained: list[np.ndarray] = []
-    with (
-        spill.tokens_file.open("rb") as tokens,
-        spill.trained_file.open("rb") as trained,
-        positions_file.open("wb") as p,
-    ):
+    with ExitStack() as stack:
+        columns = {name: stack.enter_context(path.open("rb")) for name, path in spill.files.items()}
         for first in range(0, len(groups), ROWS_AT_ONCE):
             block = groups[first : first + ROWS_AT_ONCE]
             rows = np.concatenate([np.atleast_1d(group) for group in block])
             sizes = [np.size(group) for group in block]
-            token_values = _gather(tokens, starts, rows, np.dtype(np.int32))
-            trained_values = _gather(trained, starts, rows, np.dtype(np.uint8))
+            values: dict[str, np.ndarray] = {
+                name: _gather(stream, starts, rows, np.dtype(COLUMN_DTYPES[name])) for name, stream in columns.items()
+            }
             if is_packed:
-                places = positions(lengths[rows])
-                trained_values[places == 0] = 0
-                p.write(places.data)
-            ordered.add(token_values, trained_values)
+                values["positions"] = positions(lengths[rows])
+                values["trained"][values["positions"] == 0] = 0
+            ordered.add(**values)
             row_lengths = lengths[rows].astype(np.int64)
             group_lengths.append(np.add.reduceat(row_lengths, np.cumsum([0, *sizes[:-1]])))
             begins = np.cumsum(group_lengths[-1]) - group_lengths[-1]
-            group_trained.append(np.add.reduceat(trained_values, begins, dtype=np.int64))
+            group_trained.append(np.add.reduceat(values["trained"], begins, dtype=np.int64))
     ordered.close()
-    columns = {"tokens": ordered.tokens_file, "trained": ordered.trained_file}
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(group_lengths))])
-    _write_arrow(
-        file, offsets, columns | ({"positions": positions_file} if is_packed else {}), np.concatenate(group_trained)
-    )
+    _write_arrow(file, offsets, ordered.files, np.concatenate(group_trained))
 
 
 def open_rows(file: Path) -> TokenRows:
@@ -122,6 +137,7 @@ def open_rows(file: Path) -> TokenRows:
     return TokenRows(
         tokens=values("tokens", np.int32),
         trained=values("trained", np.uint8),
+        targets=values("targets", np.int32) if "targets" in batch.schema.names else None,
         offsets=offsets,
         lengths=np.diff(offsets),
         trained_counts=np.array(values("num_trained", np.int64)),
@@ -176,14 +192,14 @@ def _write_arrow(file: Path, offsets: np.ndarray, columns: dict[str, Path], num_
     """One record batch of lists over the values of raw files, mapped, so that they never fill memory."""
     import pyarrow
 
-    kinds = {"tokens": pyarrow.int32(), "trained": pyarrow.uint8(), "positions": pyarrow.int32()}
     maps: list[mmap.mmap] = []
     fields, arrays = [], []
     for name, path in columns.items():
         with path.open("rb") as stream:
             maps.append(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-        item = pyarrow.field("item", kinds[name], nullable=False)
-        values = pyarrow.Array.from_buffers(kinds[name], int(offsets[-1]), [None, pyarrow.py_buffer(maps[-1])])
+        value = pyarrow.from_numpy_dtype(COLUMN_DTYPES[name])
+        item = pyarrow.field("item", value, nullable=False)
+        values = pyarrow.Array.from_buffers(value, int(offsets[-1]), [None, pyarrow.py_buffer(maps[-1])])
         kind = pyarrow.large_list(item)
         lists = pyarrow.Array.from_buffers(
             kind, len(offsets) - 1, [None, pyarrow.py_buffer(offsets)], null_count=0, children=[values]
