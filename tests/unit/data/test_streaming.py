@@ -233,3 +233,22 @@ def test_the_facts_of_a_sample_keep_the_mixture(arguments: dict, write_rows: Cal
     assert facts.estimated
     assert facts.mixture.startswith("a.jsonl 50% (each row 1.")
     assert facts.num_train_rows == prepare(spec, **arguments).facts.num_train_rows
+
+
+def test_reckoning_the_facts_of_json_rows_loads_no_table_library(
+    arguments: dict, write_rows: Callable[..., Path]
+) -> None:
+    write_rows("train.jsonl", questions(100))
+    program = f"""
+import sys
+from pathlib import Path
+from pharos.data.facts import data_facts
+from pharos.spec.model import DataSpec
+root = Path({str(arguments["root"])!r})
+data_facts(DataSpec(train="train.jsonl"), root=root, tokenizer_dir=Path({str(arguments["tokenizer_dir"])!r}),
+           tokenizer_digest="0", cache_dir=root)
+print(sorted({{"pyarrow", "datasets", "fsspec", "pandas"}} & set(sys.modules)))
+"""
+    environment = {"PYTHONPATH": str(ROOT / "platform"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
