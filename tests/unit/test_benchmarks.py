@@ -57,6 +57,12 @@ def test_gpu_runs_its_tiny_shape_on_a_cpu(tmp_path: Path) -> None:
     assert record["quality"]["largest difference of final losses from the PEFT loop"] < 0.05  # bfloat16
 
 
+def test_data_prepare_makes_the_same_tokens_as_datasets(tmp_path: Path) -> None:
+    record = measured("data_prepare", tmp_path)
+    assert_whole(record)
+    assert record["quality"]["same number of rows, tokens and trained tokens"] is True
+
+
 @pytest.mark.slow
 def test_zero3_gathers_as_much_for_eight_seats_as_for_one(tmp_path: Path) -> None:
     record = measured("zero3", tmp_path)

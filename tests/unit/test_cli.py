@@ -171,7 +171,7 @@ BAD_ROWS = {
     "malformed rows": (
         '{"prompt": "a", "completion": "b"}\n{"prompt": "a"\n{"prompt": 3, "completion": "b"}\n',
         [
-            "bad.jsonl:2:1: not JSON: Expecting ',' delimiter. Write one object a line.",
+            "bad.jsonl:2:15: not JSON: Expecting ',' delimiter. Write one object a line.",
             "bad.jsonl:3: prompt must be text, not a number.",
         ],
     ),

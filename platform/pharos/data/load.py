@@ -1,237 +1,210 @@
-"""Finds the files that data.train, data.eval and data.test name, and reads their rows with every mistake located.
+"""Chunks of files read as rows: the form of each file found, every mistake located, what is not used counted.
 
-JSONL or one JSON array, in UTF-8. What a row means is in `formats/`; which split it falls into in `split.py`.
+Where rows come from is in `sources.py`, how files are cut in `readers.py`, what a row means in `formats/`.
 """
 
 from __future__ import annotations
 
-import glob
-import hashlib
-import json
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pharos.data import docker_commands
-from pharos.data.formats import (
-    Format,
-    Origin,
-    Row,
-    column_mistakes,
-    detect_format,
-    hint,
-    read_row,
-    unknown_form,
-    unused_keys,
-)
+from pharos.data.formats import Format, Row, detect_format, read_row, training_mistake, unknown_form, unused_keys
+from pharos.data.readers import CHUNK_ROWS, Chunk, Mistake, read_chunks
+from pharos.data.sources import BUILTIN, Source, SourceFile
 from pharos.errors import DataError
-from pharos.plan.exchange import Split
-from pharos.spec.model import DataSpec
 
-BUILTIN = "builtin:docker-commands"
 MISTAKES_SHOWN = 20
-BOM = b"\xef\xbb\xbf"
+MAX_UNUSED_KEYS = 100  # of keys that no form reads: rows may have as many as they are
+KEYS_SHOWN = 10
+MISTAKE_CHARACTERS = 1000
 
-Item = tuple[Any, Origin]
-"""The JSON value of a row, not looked at yet, and where it stands."""
 
+@dataclass(slots=True, kw_only=True)
+class Notes:
+    """What is found while rows are read: mistakes, forms, and keys that nothing reads.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """The files of one split, or the built-in rows where there are none. `files` are (name to show, path).
-
-    format, columns: data.format and data.columns, for reading the rows.
+    Beyond `max_kept` mistakes they are only counted: a file of any size may be wrong in every row.
     """
 
-    split: Split
-    files: tuple[tuple[str, Path], ...]
-    format: str = "auto"
-    columns: Mapping[str, str] | None = None
+    max_kept: int = MISTAKES_SHOWN
+    mistakes: list[Mistake] = field(default_factory=list)
+    num_mistakes: int = 0
+    num_bad_rows: int = 0
+    is_broken: bool = False  # a file could not be read to its end
+    forms: dict[str, Format] = field(default_factory=dict)
+    unused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _last_row: str | None = None
+
+    @classmethod
+    def that_keep_all(cls, is_wanted: bool) -> Notes:
+        """Notes with every mistake, where bad rows are to be listed in a file, or else with those that are shown."""
+        return cls(max_kept=sys.maxsize if is_wanted else MISTAKES_SHOWN)
+
+    def add_mistakes(self, mistakes: Sequence[Mistake]) -> None:
+        """Mistakes in the order of the rows: several of one row count it once."""
+        for mistake in mistakes:
+            self.num_mistakes += 1
+            self.is_broken = self.is_broken or mistake.row is None
+            self.num_bad_rows += mistake.row is not None and mistake.row != self._last_row
+            self._last_row = mistake.row
+            if len(self.mistakes) < self.max_kept:
+                self.mistakes.append(replace(mistake, text=_printable(mistake.text)))
+
+    def add(self, other: Notes) -> None:
+        """What was found in the rows that follow."""
+        self.num_mistakes += other.num_mistakes
+        self.num_bad_rows += other.num_bad_rows
+        self.is_broken = self.is_broken or other.is_broken
+        self.mistakes += other.mistakes[: max(0, self.max_kept - len(self.mistakes))]
+        self.forms |= other.forms
+        self.unused.update(other.unused)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Names of the forms, in the order in which they were met."""
+        return tuple(self.forms)
+
+    def refuse_untrained(self, key: str) -> None:
+        """Raises DataError if rows of a form came that Pharos cannot train on. key: the field that names them."""
+        for form in self.forms.values():
+            mistake = training_mistake(form, key)
+            if mistake is not None:
+                raise DataError(mistake)
+
+    def refuses(self, max_bad_rows: int) -> bool:
+        return self.is_broken or self.num_bad_rows > max_bad_rows
+
+    def raise_mistakes(self, max_bad_rows: int) -> None:
+        """Raises DataError with the first mistakes and the count of the rest, where rows cannot just be left out."""
+        if not self.refuses(max_bad_rows):
+            return
+        allowed = (
+            [f"{self.num_bad_rows:,} rows are in error, and data.max_bad_rows={max_bad_rows} lets so many be left out."]
+            if max_bad_rows and self.num_bad_rows > max_bad_rows
+            else []
+        )
+        shown = [mistake.text for mistake in self.mistakes[:MISTAKES_SHOWN]]
+        more = self.num_mistakes - len(shown)
+        rest = [f"... and {more:,} more mistakes like these."] if more > 0 else []
+        raise DataError("\n".join(allowed + shown + rest))
+
+    def warnings(self) -> list[str]:
+        return [f"{file}: {key!r} of {count:,} rows is not used" for (file, key), count in self.unused.items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Rows in the order of the files, their forms and the forms' names, and what a person should know of them."""
+    """Rows in the order of the files, their forms, and what a person should know of them."""
 
     rows: tuple[Row, ...]
     forms: tuple[Format, ...]
-    formats: tuple[str, ...]
     warnings: tuple[str, ...]
 
-
-def find_sources(spec: DataSpec, *, root: Path) -> dict[Split, Source]:
-    """What the spec names for each split; a split that it does not name is left out.
-
-    `root` is the directory of the spec file. The built-in rows given as train bring their own eval and test.
-    Raises DataError listing every name that leads to no file.
-    """
-    named: dict[Split, str | list[str] | None] = {"train": spec.train, "eval": spec.eval, "test": spec.test}
-    if spec.train == BUILTIN:
-        named = {split: value or BUILTIN for split, value in named.items()}
-    mistakes = column_mistakes(spec.format, spec.columns)
-    sources: dict[Split, Source] = {}
-    for split, value in named.items():
-        if value is None:
-            continue
-        files: dict[str, Path] = {}
-        for name in [] if value == BUILTIN else [value] if isinstance(value, str) else value:
-            files |= _find(name, f"data.{split}", root, mistakes)
-        if value == []:
-            mistakes.append(f"data.{split}=[] names no file.")
-        sources[split] = Source(split=split, files=tuple(files.items()), format=spec.format, columns=spec.columns)
-    raise_mistakes(mistakes)
-    return sources
-
-
-def content_digest(source: Source) -> str:
-    """SHA-256 of the names and contents of a source's files. Raises DataError if one cannot be read."""
-    if not source.files:
-        return hashlib.sha256(json.dumps(docker_commands.rows(source.split)).encode()).hexdigest()
-    digest = hashlib.sha256()
-    for name, path in source.files:
-        try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DataError(f"data.{source.split}: {path} cannot be read: {error.strerror}.") from error
-        digest.update(f"{name}\0{content}\n".encode())
-    return digest.hexdigest()
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return tuple(form.name for form in self.forms)
 
 
 def load(source: Source, mistakes: list[str]) -> Loaded:
-    """All rows of a source. What is wrong is appended to `mistakes`, each with file and row; see `raise_mistakes`."""
-    streams = {name: _file_items(name, path, mistakes) for name, path in source.files}
-    streams = streams or {BUILTIN: _builtin_items(source.split)}
-    files = [_read(name, items, source, mistakes) for name, items in streams.items()]
-    return Loaded(
-        rows=tuple(row for file in files for row in file.rows),
-        forms=tuple(form for file in files for form in file.forms),
-        formats=tuple(dict.fromkeys(name for file in files for name in file.formats)),
-        warnings=tuple(text for file in files for text in file.warnings),
-    )
+    """All rows of a small source at once. What is wrong is appended to `mistakes`, each with file and row."""
+    notes = Notes.that_keep_all(True)
+    rows = tuple(row for chunk in chunks_of(source, notes) for row in rows_of_chunk(chunk, notes))
+    mistakes += [mistake.text for mistake in notes.mistakes]
+    return Loaded(rows=rows, forms=tuple(notes.forms.values()), warnings=(*source.notes, *notes.warnings()))
 
 
 def raise_mistakes(mistakes: list[str]) -> None:
     """Raises one DataError with the first mistakes, one a line, and the count of the rest; nothing where none are."""
-    if mistakes:
-        more = len(mistakes) - MISTAKES_SHOWN
-        rest = [f"... and {more:,} more mistakes like these."] if more > 0 else []
-        raise DataError("\n".join(mistakes[:MISTAKES_SHOWN] + rest))
+    notes = Notes()
+    notes.add_mistakes([Mistake(text=text, row=None) for text in mistakes])
+    notes.raise_mistakes(0)
 
 
-def _find(name: str, key: str, root: Path, mistakes: list[str]) -> dict[str, Path]:
-    """The files that one name means: itself, what a directory holds, or what a glob matches, in order of names."""
-    path = root / name
-    if name.startswith("builtin:"):
-        if name == BUILTIN:
-            mistakes.append(f"{key}: {BUILTIN} cannot stand in a list with files. Give it alone.")
-        else:
-            mistakes.append(f"{key}={name!r} is not built in. {BUILTIN} is.")
-    elif path.is_file():
-        return {name: path}
-    elif path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in (".jsonl", ".json"))
-        if files:
-            return {str(Path(name) / file.name): file for file in files}
-        mistakes.append(f"{key}={name!r}: the directory {path} holds no .jsonl and no .json file.")
-    elif glob.has_magic(name):
-        matches = sorted(match for match in glob.glob(name, root_dir=root, recursive=True) if (root / match).is_file())
-        if matches:
-            return {match: root / match for match in matches}
-        mistakes.append(f"{key}={name!r} matches no file in {root}.")
-    else:
-        folder = path.parent
-        names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-        where = f"no such file in {folder}" if folder.is_dir() else f"there is no directory {folder}"
-        mistakes.append(f"{key}={name!r}: {where}.{hint(path.name, names)}")
-    return {}
+def chunks_of(source: Source, notes: Notes) -> Iterator[Chunk]:
+    """The rows of a source, a few at a time, each chunk with the first row of its file as an example of its form."""
+    if not source.files:
+        yield from _builtin_chunks(source, notes)
+    for file in source.files:
+        yield from _chunks_of_file(file, notes)
 
 
-def _read(name: str, items: Iterator[Item], source: Source, mistakes: list[str]) -> Loaded:
-    """The rows of one file, all of them in the form of the first, or in the one that the source names."""
-    mistakes_before = len(mistakes)
+def rows_of_chunk(chunk: Chunk, notes: Notes) -> list[Row]:
+    """The rows of a chunk in the form of its example; bad ones are noted and left out."""
+    form = _form_of(chunk.example, chunk.file)
+    unreadable: list[Mistake] = []
     rows: list[Row] = []
-    form: Format | None = None
-    unused: Counter[str] = Counter()
-    for item, origin in items:
-        form = form or detect_format(item, name=source.format, columns=source.columns)
-        if form is None:
-            mistakes.append(f"{origin}: {unknown_form(item, source.columns)}")
-            break
+    for item, origin in chunk.items(unreadable):
+        if unreadable:
+            notes.add_mistakes(unreadable)
+            unreadable.clear()
+        if form is None:  # refused already, where the file was opened
+            continue
         row, wrong = read_row(item, form, origin)
-        mistakes += [f"{origin}: {sentence}" for sentence in wrong]
+        if wrong:
+            notes.add_mistakes([Mistake(text=f"{origin}: {sentence}", row=str(origin)) for sentence in wrong])
         if row is not None:
             rows.append(row)
-            unused.update(unused_keys(item, form))
-    if form is None and len(mistakes) == mistakes_before:
-        mistakes.append(f"{name}: the file holds no row. Give it rows, or leave it out.")
-    return Loaded(
-        rows=tuple(rows),
-        forms=() if form is None else (form,),
-        formats=() if form is None else (form.name,),
-        warnings=tuple(f"{name}: {key!r} of {count:,} rows is not used" for key, count in unused.items()),
-    )
+            for key in unused_keys(item, form):
+                if len(notes.unused) < MAX_UNUSED_KEYS or (chunk.file.name, key) in notes.unused:
+                    notes.unused[chunk.file.name, key] += 1
+    notes.add_mistakes(unreadable)
+    return rows
 
 
-def _builtin_items(split: Split) -> Iterator[Item]:
-    for index, row in enumerate(docker_commands.rows(split)):
-        yield row, Origin(file=BUILTIN, row=index, is_line=False)
+def _printable(text: str) -> str:
+    """A mistake as one line that any terminal shows: a row may hold what it cannot show, or would obey."""
+    shown = text if len(text) <= MISTAKE_CHARACTERS else text[: MISTAKE_CHARACTERS - 3] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
-def _file_items(name: str, path: Path, mistakes: list[str]) -> Iterator[Item]:
-    """The rows of a file: an array if it begins with a bracket, else one JSON value a line."""
-    with path.open("rb") as file:
-        start = file.read(4096).removeprefix(BOM).lstrip()
-    yield from (_array_items if start.startswith(b"[") else _line_items)(name, path, mistakes)
+def _builtin_chunks(source: Source, notes: Notes) -> Iterator[Chunk]:
+    rows = docker_commands.rows(source.split)
+    file = SourceFile(name=BUILTIN, location=BUILTIN)
+    for first in range(0, len(rows), CHUNK_ROWS):
+        part = rows[first : first + CHUNK_ROWS]
+        numbers = range(first, first + len(part))
+        yield _with_example(Chunk(file=file, kind="values", rows=part, numbers=numbers, is_line=False), rows[0], notes)
 
 
-def _line_items(name: str, path: Path, mistakes: list[str]) -> Iterator[Item]:
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            text = _decode(line, f"{name}:{number}", offset, mistakes)
-            offset += len(line)
-            if text is None:
+def _chunks_of_file(file: SourceFile, notes: Notes) -> Iterator[Chunk]:
+    """Chunks up to the end of the file, or to a mistake that stops it. Its first readable row decides its form."""
+    mistakes: list[Mistake] = []
+    example: Any = None
+    is_found, has_rows = False, False
+    for chunk in read_chunks(file, mistakes):
+        if not is_found:
+            is_found, example = _first_value(chunk)
+            if is_found and _form_of(example, file) is None:
+                place = next(str(origin) for _, origin in chunk.items([]))
+                notes.add_mistakes([Mistake(text=f"{place}: {unknown_form(example, file.columns)}", row=None)])
                 return
-            if text.strip():
-                value, error = _parse(text)
-                if error is None:
-                    yield value, Origin(file=name, row=number)
-                else:
-                    mistakes.append(f"{name}:{number}:{error.colno}: not JSON: {error.msg}. Write one object a line.")
+        has_rows = has_rows or chunk.kind == "values" or any(row.strip() for row in chunk.rows)
+        yield _with_example(chunk, example, notes) if is_found else chunk
+        if mistakes:
+            notes.add_mistakes(mistakes)
+            mistakes.clear()
+    if not has_rows and not mistakes:
+        text = f"{file.name}: the file holds no row. Give it rows, or leave it out."
+        mistakes.append(Mistake(text=text, row=None))
+    notes.add_mistakes(mistakes)
 
 
-def _array_items(name: str, path: Path, mistakes: list[str]) -> Iterator[Item]:
-    text = _decode(path.read_bytes(), name, 0, mistakes)
-    if text is None:
-        return
-    values, error = _parse(text)
-    if error is not None:
-        mistakes.append(f"{name}:{error.lineno}:{error.colno}: not JSON: {error.msg}.")
-    elif isinstance(values, list):
-        for index, value in enumerate(values):
-            yield value, Origin(file=name, row=index, is_line=False)
+def _with_example(chunk: Chunk, example: Any, notes: Notes) -> Chunk:
+    form = _form_of(example, chunk.file)
+    if form is not None:
+        notes.forms[form.name] = form
+    return replace(chunk, example=example)
 
 
-def _decode(content: bytes, place: str, offset: int, mistakes: list[str]) -> str | None:
-    """The text of bytes that begin at `offset` of their file; a byte order mark at its beginning is dropped."""
-    skipped = len(BOM) if offset == 0 and content.startswith(BOM) else 0
-    try:
-        return content[skipped:].decode()
-    except UnicodeDecodeError as error:
-        at = skipped + error.start
-        mistakes.append(
-            f"{place}: not UTF-8: byte 0x{content[at]:02x} at offset {offset + at:,} of the file. Convert it to UTF-8."
-        )
-        return None
+def _first_value(chunk: Chunk) -> tuple[bool, Any]:
+    for item, _ in chunk.items([]):
+        return True, item
+    return False, None
 
 
-def _parse(text: str) -> tuple[object, json.JSONDecodeError | None]:
-    try:
-        return json.loads(text), None
-    except json.JSONDecodeError as error:
-        return None, error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
-        return None, json.JSONDecodeError(f"{type(error).__name__}: {error}", text, 0)
+def _form_of(example: Any, file: SourceFile) -> Format | None:
+    return detect_format(example, name=file.format, columns=file.columns)

@@ -1,6 +1,6 @@
 """Rows as they lie on disk, ready to train on: tokenised once per sweep, named by a digest of all that made them.
 
-`prepare` writes a directory, or finds it; `open_split` reads it through a memory map. No order and no batches here.
+`prepare` writes a directory, or finds it; rows stream through and are never all in memory. No order, no batches here.
 """
 
 from __future__ import annotations
@@ -10,42 +10,39 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
-from safetensors.numpy import save_file
 
-from pharos.data.load import content_digest, find_sources, raise_mistakes
-from pharos.data.packing import pack, positions
-from pharos.data.split import Splits, load_splits
-from pharos.data.template import Template, choose_template
+from pharos.data.ledger import LONG_SHOWN, Ledger
+from pharos.data.load import Notes, chunks_of
+from pharos.data.mixing import mixed_order, mixture
+from pharos.data.packing import pack
+from pharos.data.parts import SPLITS, Kitchen, Task
+from pharos.data.sources import Source, content_digest, find_sources
+from pharos.data.split import fractions_of, overlap_warnings, refuse_empty
+from pharos.data.store import PromptFile, RowSpill, TokenRows, open_prompts, open_split, write_ordered_rows, write_rows
+from pharos.data.template import choose_template
 from pharos.data.template_warnings import template_warnings
-from pharos.data.tokenise import (
-    Fitted,
-    TextTokenizer,
-    TokenRow,
-    end_of_turn_id,
-    fit_rows,
-    load_tokenizer,
-    refuse_long_rows,
-    render_prompt,
-    tokenise,
-)
+from pharos.data.tokenise import load_tokenizer
+from pharos.data.workers import make_parts
 from pharos.errors import DataError
 from pharos.plan.exchange import Split
 from pharos.plan.facts import DataFacts
 from pharos.spec.model import DataSpec
+
+__all__ = ["PreparedData", "TokenRows", "load_prepared", "open_prompts", "open_split", "prepare"]
 
 FORMAT_VERSION = 2
 """Of the files and of how tokens are made. One more makes every prepared directory be written anew."""
 
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.jsonl"
-DTYPES = {"I32": np.int32, "I64": np.int64, "U8": np.uint8}
+NOT_IN_DIGEST = {"train", "eval", "test", "template", "max_bad_rows", "eval_fraction", "test_fraction"}
+"""Fields of the spec that change no token by themselves: what they lead to is in the digest instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,36 +58,22 @@ class PreparedData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenRows:
-    """Rows of one split, mapped from disk. lengths, trained_counts: tokens of each row, int64 (N,).
-
-    Where training rows are packed, a row here is a pack, and `positions` tells its rows apart.
-    """
-
-    tokens: np.ndarray  # int32, all rows end to end
-    trained: np.ndarray  # uint8, 0 or 1, beside tokens
-    offsets: np.ndarray  # int64 (N + 1,): row i is tokens[offsets[i]:offsets[i + 1]]
-    lengths: np.ndarray
-    trained_counts: np.ndarray
-    positions: np.ndarray | None = None  # int32, beside tokens: the place of each in its own row
-    targets: np.ndarray | None = None  # int32, beside tokens: what is to be predicted there, where it is not the token
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (T,) int32 and trained (T,) bool of a row, as views of the file."""
-        place = slice(self.offsets[index], self.offsets[index + 1])
-        return self.tokens[place], self.trained[place].view(bool)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that prepared data are made from, but the rows; `digest` covers the rows too."""
+    """Everything that prepared data are made from; `digest` covers the rows of `sources` too."""
 
     digest: str
-    tokenizer: TextTokenizer
-    template: Template
+    sources: Mapping[Split, Source]
+    kitchen: Kitchen
+
+
+@dataclass(slots=True, kw_only=True)
+class Streamed:
+    """What is known once all rows have passed. given: how many rows stand in each split's files; hashes: of them."""
+
+    ledgers: dict[Split, Ledger]
+    notes: Notes
+    given: dict[Split, int]
+    hashes: dict[Split, list[np.ndarray]]
 
 
 def prepare(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_digest: str, cache_dir: Path) -> PreparedData:
@@ -101,11 +84,17 @@ def prepare(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_digest
     """
     recipe = recipe_of(spec, root=root, tokenizer_dir=tokenizer_dir, tokenizer_digest=tokenizer_digest)
     directory = cache_dir / recipe.digest
-    if not (directory / MANIFEST).is_file():
-        splits = load_splits(spec, root=root)
-        fitted = fit_splits(splits, spec, recipe)
-        _write(directory, lambda folder: _write_prepared(folder, spec, recipe, splits, fitted))
+    if not is_prepared(directory, spec):
+        _write(directory, lambda folder: _write_prepared(folder, recipe))
     return load_prepared(directory)
+
+
+def is_prepared(directory: Path, spec: DataSpec) -> bool:
+    """Whether a directory holds the rows, and not more of them were left out for mistakes than the spec lets be."""
+    manifest = directory / MANIFEST
+    if not manifest.is_file():
+        return False
+    return json.loads(manifest.read_text(encoding="utf-8"))["num_bad_rows"] <= spec.max_bad_rows
 
 
 def load_prepared(directory: Path) -> PreparedData:
@@ -121,30 +110,8 @@ def load_prepared(directory: Path) -> PreparedData:
     )
 
 
-def open_split(directory: Path, split: Split) -> TokenRows:
-    """The rows of a split, read from disk only where they are touched."""
-    arrays = _map_arrays(directory / f"{split}.safetensors")
-    tokens, trained, offsets = arrays["tokens"], arrays["trained"], np.array(arrays["offsets"])
-    return TokenRows(
-        tokens=tokens,
-        trained=trained,
-        offsets=offsets,
-        lengths=np.diff(offsets),
-        trained_counts=np.add.reduceat(trained, offsets[:-1], dtype=np.int64),
-        positions=arrays.get("positions"),
-        targets=arrays.get("targets"),
-    )
-
-
-def open_prompts(directory: Path) -> tuple[list[np.ndarray], list[str]]:
-    """What to generate from for each test row, token ids (P,) int32, and the reference answers."""
-    arrays = _map_arrays(directory / "test_prompts.safetensors")
-    references = json.loads((directory / "test_references.json").read_text(encoding="utf-8"))
-    return np.split(arrays["tokens"], np.array(arrays["offsets"])[1:-1]), references
-
-
 def recipe_of(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_digest: str) -> Recipe:
-    """Tokenizer, template and the digest over them, over the files' contents and over every field of `spec`."""
+    """Sources, tokenizer, template and the digest over them, their contents and what of `spec` changes tokens."""
     tokenizer = load_tokenizer(tokenizer_dir)
     template = choose_template(
         spec.template,
@@ -153,147 +120,227 @@ def recipe_of(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_dige
         special_tokens=tokenizer.special_tokens,
         adds_bos=tokenizer.adds_bos,
     )
+    sources = find_sources(spec, root=root)
+    fractions = fractions_of(sources, spec.eval_fraction, spec.test_fraction)
     made_from = {
         "version": FORMAT_VERSION,
-        "spec": spec.model_dump(),
-        "contents": {split: content_digest(source) for split, source in find_sources(spec, root=root).items()},
+        "spec": spec.model_dump(exclude=NOT_IN_DIGEST),
+        "fractions": fractions,
+        "contents": {split: content_digest(source) for split, source in sources.items()},
         "tokenizer": tokenizer_digest,
         "special_tokens": dict(tokenizer.special_tokens),
-        "template": template.source,
+        "template": [template.name, template.source],
     }
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
-    return Recipe(digest=digest, tokenizer=tokenizer, template=template)
+    kitchen = Kitchen(spec=spec, tokenizer=tokenizer, template=template, fractions=fractions)
+    return Recipe(digest=digest, sources=sources, kitchen=kitchen)
 
 
-def fit_splits(splits: Splits, spec: DataSpec, recipe: Recipe) -> dict[Split, Fitted]:
-    """All rows as tokens of at most max_length. Raises DataError, all rows at once, for what cannot be trained on."""
-    mistakes: list[str] = []
-    tokens_of = partial(
-        tokenise, template=recipe.template, tokenizer=recipe.tokenizer, mistakes=mistakes, train_on=spec.train_on
-    )
-    fitted = {
-        split: fit_rows(tokens_of(rows), max_length=spec.max_length, long_rows=spec.long_rows, tokens_of=tokens_of)
-        for split, rows in splits.rows.items()
-    }
-    raise_mistakes(mistakes)
+def key_of(spec: DataSpec, split: Split) -> str:
+    """The field that names a split's rows, as messages begin with it."""
+    named = getattr(spec, split)
+    return f"data.{split}" if named is None else f"data.{split}={named}"
+
+
+def new_ledgers(spec: DataSpec) -> dict[Split, Ledger]:
+    limits = (spec.max_train_rows, spec.max_eval_rows, spec.max_test_rows)
+    return {split: Ledger(limit=limit) for split, limit in zip(SPLITS, limits, strict=True)}
+
+
+def refuse_unusable(streamed: Streamed, recipe: Recipe) -> None:
+    """Raises DataError, all rows at once, for what cannot be trained on."""
+    spec, ledgers = recipe.kitchen.spec, streamed.ledgers
+    streamed.notes.raise_mistakes(spec.max_bad_rows)
+    num_rows = {split: ledger.num_rows for split, ledger in ledgers.items()}
+    refuse_empty(num_rows, streamed.given["train"], recipe.kitchen.fractions)
     if spec.long_rows == "error":
-        refuse_long_rows([row for part in fitted.values() for row in part.long], spec.max_length)
-    for split, part in fitted.items():
-        if not part.rows:
-            first = part.skipped[0]
+        _refuse_long_rows(ledgers, spec.max_length)
+    for split, ledger in ledgers.items():
+        if ledger.first_skipped is not None and not ledger.num_kept:
             raise DataError(
-                f"data.{split}: all {len(part.skipped):,} rows were skipped, the first, {first.origin}, for: "
-                f"{first.reason}. data.max_length={spec.max_length} and the shortest of them has "
-                f"{min(row.num_tokens for row in part.skipped):,} tokens. Raise data.max_length."
+                f"data.{split}: all {ledger.num_skipped:,} rows were skipped, the first, "
+                f"{ledger.first_skipped.origin}, for: {ledger.first_skipped.reason}. "
+                f"data.max_length={spec.max_length} and the shortest of them has {ledger.least_skipped_tokens:,} "
+                "tokens. Raise data.max_length."
             )
-    return fitted
 
 
-def facts_of(
-    splits: Splits, fitted: Mapping[Split, Fitted], recipe: Recipe, spec: DataSpec, *, estimated: bool = False
-) -> DataFacts:
-    """The facts that a plan needs; lengths are those of the training rows of `fitted`."""
-    lengths = np.array([len(row.tokens) for row in fitted["train"].rows])
-    trained = np.array([int(row.trained.sum()) for row in fitted["train"].rows])
-    num_rows = {s: len(fitted[s].rows) if s in fitted else len(rows) for s, rows in splits.rows.items()}
+def epoch_of(train: Ledger, source: Source) -> np.ndarray | None:
+    """The rows of an epoch, int64, where sources are mixed; none where it is every row once."""
+    return mixed_order(train.mixed_parts(), train.digests(), source.weights) if source.weights else None
+
+
+def facts_of(streamed: Streamed, recipe: Recipe, *, estimated: bool = False) -> DataFacts:
+    """The facts that a plan needs; lengths are those of the training rows, in the mixture of an epoch."""
+    spec, ledgers, train = recipe.kitchen.spec, streamed.ledgers, recipe.sources["train"]
+    lengths, trained = ledgers["train"].lengths(), ledgers["train"].num_trained()
+    mixed = ""
+    epoch = epoch_of(ledgers["train"], train)
+    if epoch is not None:
+        mixed = mixture(ledgers["train"].mixed_parts(), epoch, train.parts)
+        lengths, trained = lengths[epoch], trained[epoch]
     return DataFacts(
-        num_train_rows=num_rows["train"],
-        num_eval_rows=num_rows["eval"],
-        num_test_rows=num_rows["test"],
+        num_train_rows=len(lengths),
+        num_eval_rows=ledgers["eval"].num_kept,
+        num_test_rows=ledgers["test"].num_kept,
         mean_tokens=float(lengths.mean()),
         p95_tokens=int(np.percentile(lengths, 95, method="higher")),
         max_tokens=int(lengths.max()),
         mean_trained_tokens=float(trained.mean()),
-        num_long_rows=sum(len(part.long) for part in fitted.values()),
-        num_rows_cut_inside=sum(len(part.cut_inside) for part in fitted.values()),
+        num_long_rows=sum(ledger.num_long for ledger in ledgers.values()),
+        num_rows_cut_inside=sum(ledger.num_cut_inside for ledger in ledgers.values()),
         num_packs=len(pack(lengths, spec.max_length)) if spec.packing else None,
-        format=splits.format,
-        template=recipe.template.name,
+        format=", ".join(streamed.notes.forms),
+        template=recipe.kitchen.template.name,
         digest=recipe.digest,
         estimated=estimated,
+        mixture=mixed,
     )
 
 
-def _write_prepared(
-    folder: Path, spec: DataSpec, recipe: Recipe, splits: Splits, fitted: Mapping[Split, Fitted]
-) -> None:
-    for split, part in fitted.items():
-        is_packed = spec.packing and split == "train"
-        arrays = packed_arrays(part.rows, spec.max_length) if is_packed else row_arrays(part.rows)
-        save_file(arrays, folder / f"{split}.safetensors")
-    prompts = [render_prompt(row.conversation, recipe.template, recipe.tokenizer) for row in fitted["test"].rows]
-    save_file(_flat([tokens for tokens, _ in prompts]), folder / "test_prompts.safetensors")
-    (folder / "test_references.json").write_text(json.dumps([text for _, text in prompts]), encoding="utf-8")
-    skipped = [
-        json.dumps({"split": split, "row": str(row.origin), "num_tokens": row.num_tokens, "reason": row.reason}) + "\n"
-        for split, part in fitted.items()
-        for row in part.skipped
-    ]
-    (folder / SKIPPED).write_text("".join(skipped), encoding="utf-8")
-    shortest = min(fitted["train"].rows, key=lambda row: len(row.tokens))  # the last to have lost its end by a cut
-    end_of_turn = end_of_turn_id(shortest, recipe.tokenizer)
+def _write_prepared(folder: Path, recipe: Recipe) -> None:
+    """Stream all rows into `folder`, and describe them in its manifest."""
+    kitchen = recipe.kitchen
+    spills = {split: RowSpill(folder / "spill", split) for split in SPLITS}
+    with (folder / SKIPPED).open("w", encoding="utf-8") as skipped:
+        prompts = PromptFile(folder / "test_prompts.arrow")
+        streamed = _stream(recipe, spills, prompts, skipped)
+        prompts.close()
+    for spill in spills.values():
+        spill.close()
+    refuse_unusable(streamed, recipe)
+    for split, ledger in streamed.ledgers.items():
+        order = epoch_of(ledger, recipe.sources["train"]) if split == "train" else None
+        _write_split(folder / f"{split}.arrow", spills[split], ledger, order, kitchen.spec)
+    shutil.rmtree(folder / "spill")
+    end_of_turn = streamed.ledgers["train"].end_of_turn
     manifest: dict[str, Any] = {
         "version": FORMAT_VERSION,
         "digest": recipe.digest,
-        "facts": asdict(facts_of(splits, fitted, recipe, spec)),
-        "pad_id": recipe.tokenizer.pad_id,
-        "stop_ids": sorted({*recipe.tokenizer.stop_ids, *([] if end_of_turn is None else [end_of_turn])}),
-        "warnings": [*splits.warnings, *_warnings(spec, recipe, fitted)],
-        "spec": spec.model_dump(),
+        "facts": asdict(facts_of(streamed, recipe)),
+        "pad_id": kitchen.tokenizer.pad_id,
+        "stop_ids": sorted({*kitchen.tokenizer.stop_ids, *([] if end_of_turn is None else [end_of_turn])}),
+        "num_bad_rows": streamed.notes.num_bad_rows,
+        "warnings": _warnings(streamed, recipe),
+        "spec": kitchen.spec.model_dump(),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def row_arrays(rows: Sequence[TokenRow]) -> dict[str, np.ndarray]:
-    """Tokens of all rows end to end, which of them are trained, and where each row begins; targets if they differ."""
-    arrays = {
-        **_flat([row.tokens for row in rows]),
-        "trained": np.concatenate([row.trained for row in rows]).astype(np.uint8),
-    }
-    if any(row.targets is not None for row in rows):
-        targets = [row.tokens if row.targets is None else row.targets for row in rows]
-        arrays["targets"] = np.concatenate(targets).astype(np.int32)
-    return arrays
+def _stream(recipe: Recipe, spills: Mapping[Split, RowSpill], prompts: PromptFile, skipped: TextIO) -> Streamed:
+    """All rows through the tokenizer and into the spills; those that are left out into `skipped`."""
+    spec = recipe.kitchen.spec
+    reading = {split: Notes.that_keep_all(spec.max_bad_rows > 0) for split in recipe.sources}
+    streamed = Streamed(
+        ledgers=new_ledgers(spec),
+        notes=Notes(),
+        given=dict.fromkeys(recipe.sources, 0),
+        hashes={split: [] for split in recipe.sources},
+    )
+
+    def tasks() -> Iterator[Task]:
+        for split, source in recipe.sources.items():
+            for chunk in chunks_of(source, reading[split]):
+                reading[split].refuse_untrained(key_of(recipe.kitchen.spec, split))
+                is_lost = any(notes.refuses(spec.max_bad_rows) for notes in (streamed.notes, *reading.values()))
+                yield Task(chunk=chunk, split=split, is_checked_only=is_lost or _is_full(streamed, recipe, split))
+
+    for part in make_parts(tasks(), recipe.kitchen):
+        bad = list(part.notes.mistakes)
+        streamed.notes.add(part.notes)
+        streamed.given[part.split] += part.num_rows
+        if len(recipe.sources) > 1:
+            streamed.hashes[part.split].append(part.digests)
+        for split, rows in part.splits.items():
+            taken = streamed.ledgers[split].take(rows, part.mixed_part)
+            refused = [mistake for _, mistake in taken.refused]
+            streamed.notes.add_mistakes(refused)
+            bad += refused
+            spills[split].add(tokens=taken.tokens, trained=taken.trained, targets=taken.targets)
+            if split == "test":
+                prompts.add(taken.prompts, taken.references)
+            for _, row in taken.skipped:
+                _write_line(skipped, split, str(row.origin), row.num_tokens, row.reason)
+        for mistake in bad if spec.max_bad_rows else ():
+            _write_line(skipped, part.split, mistake.row, None, mistake.text)
+    row_notes, streamed.notes = streamed.notes, Notes()
+    for split, notes in reading.items():  # what stopped the reading of a file comes first
+        streamed.notes.add(notes)
+        for mistake in notes.mistakes if spec.max_bad_rows else ():
+            _write_line(skipped, split, mistake.row, None, mistake.text)
+    streamed.notes.add(row_notes)
+    return streamed
 
 
-def packed_arrays(rows: Sequence[TokenRow], max_length: int) -> dict[str, np.ndarray]:
-    """`row_arrays` of packs, and each token's position in its own row. A row's first token is predicted by nothing."""
-    packs = pack([len(row.tokens) for row in rows], max_length)
-    in_order = [rows[index] for indices in packs for index in indices]
-    arrays = row_arrays(in_order)
-    arrays["positions"] = positions([len(row.tokens) for row in in_order])
-    arrays["trained"][arrays["positions"] == 0] = 0
-    pack_lengths = [sum(len(rows[index].tokens) for index in indices) for indices in packs]
-    return arrays | {"offsets": np.cumsum([0, *pack_lengths], dtype=np.int64)}
+def _is_full(streamed: Streamed, recipe: Recipe, split: Split) -> bool:
+    """Whether no split that the files of `split` feed takes any more row."""
+    fed = [s for s in SPLITS if s == split or (split == "train" and s not in recipe.sources)]
+    return all(streamed.ledgers[s].room == 0 for s in fed)
 
 
-def _warnings(spec: DataSpec, recipe: Recipe, fitted: Mapping[Split, Fitted]) -> list[str]:
-    warnings = []
-    for split, part in fitted.items():
-        if part.cut_at_turn:
+def _write_line(file: TextIO, split: Split, row: str | None, num_tokens: int | None, reason: str) -> None:
+    line = {"split": split, "row": row, "num_tokens": num_tokens, "reason": reason}
+    file.write(json.dumps(line) + "\n")
+
+
+def _write_split(file: Path, spill: RowSpill, ledger: Ledger, order: np.ndarray | None, spec: DataSpec) -> None:
+    lengths = ledger.lengths()
+    if spec.packing and file.stem == "train":
+        packs = pack(lengths if order is None else lengths[order], spec.max_length)
+        groups = packs if order is None else [order[rows] for rows in packs]
+        write_ordered_rows(file, spill, lengths, groups, is_packed=True)
+    elif order is not None:
+        write_ordered_rows(file, spill, lengths, order, is_packed=False)
+    else:
+        write_rows(file, spill, lengths, ledger.num_trained())
+
+
+def _refuse_long_rows(ledgers: Mapping[Split, Ledger], max_length: int) -> None:
+    """Raises DataError naming rows that are too long, if any, and the max_length that would hold them all."""
+    num_long = sum(ledger.num_long for ledger in ledgers.values())
+    if not num_long:
+        return
+    shown = [row for ledger in ledgers.values() for row in ledger.long][:LONG_SHOWN]
+    lines = [f"{origin}: {num_tokens:,} tokens" for origin, num_tokens in shown]
+    rest = [f"... and {num_long - len(shown):,} more"] if num_long > len(shown) else []
+    needed = max(ledger.longest for ledger in ledgers.values())
+    raise DataError(
+        f"data.max_length={max_length}, but {num_long:,} rows are longer. Set data.max_length={needed}, or "
+        "data.long_rows=truncate to cut them or skip to leave them out.\n" + "\n".join(lines + rest)
+    )
+
+
+def _warnings(streamed: Streamed, recipe: Recipe) -> list[str]:
+    spec = recipe.kitchen.spec
+    given = {split: np.concatenate(found) for split, found in streamed.hashes.items() if found}
+    warnings = [note for source in recipe.sources.values() for note in source.notes]
+    warnings += [*streamed.notes.warnings(), *overlap_warnings(given)]
+    if streamed.notes.num_bad_rows:
+        warnings.append(
+            f"{streamed.notes.num_bad_rows:,} rows are in error and were left out, as data.max_bad_rows="
+            f"{spec.max_bad_rows} lets them; {SKIPPED} beside the prepared data names them"
+        )
+    for split, ledger in streamed.ledgers.items():
+        if ledger.num_cut_at_turn:
             warnings.append(
-                f"data.{split}: {len(part.cut_at_turn):,} rows were cut at a turn: all that follows the last answer "
+                f"data.{split}: {ledger.num_cut_at_turn:,} rows were cut at a turn: all that follows the last answer "
                 f"within data.max_length={spec.max_length} is left out"
             )
-        if part.cut_inside:
+        if ledger.num_cut_inside:
             warnings.append(
-                f"data.{split}: {len(part.cut_inside):,} rows were cut inside a turn, the first, {part.cut_inside[0]}: "
-                f"their first exchange alone is longer than data.max_length={spec.max_length}; its answer has no end"
+                f"data.{split}: {ledger.num_cut_inside:,} rows were cut inside a turn, the first, "
+                f"{ledger.first_cut_inside}: their first exchange alone is longer than "
+                f"data.max_length={spec.max_length}; its answer has no end"
             )
-        if part.skipped:
+        if ledger.num_skipped:
             warnings.append(
-                f"data.{split}: {len(part.skipped):,} rows were skipped; {SKIPPED} beside the prepared data names them"
+                f"data.{split}: {ledger.num_skipped:,} rows were skipped; {SKIPPED} beside the prepared data names them"
             )
-    warnings += template_warnings(recipe.template, recipe.tokenizer.known_tokens)
-    if recipe.template.writes_the_date:
+    template, tokenizer = recipe.kitchen.template, recipe.kitchen.tokenizer
+    warnings += template_warnings(template, tokenizer.known_tokens)
+    if template.writes_the_date:
         warnings.append("the chat template writes today's date: these rows keep the date of their preparation")
     return warnings
-
-
-def _flat(rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Rows end to end, and where each begins."""
-    offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
-    return {"tokens": np.concatenate(rows).astype(np.int32), "offsets": offsets}
 
 
 def _write(directory: Path, write: Callable[[Path], None]) -> None:
@@ -312,21 +359,3 @@ def _write(directory: Path, write: Callable[[Path], None]) -> None:
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _map_arrays(file: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file as read-only memory maps: 8 bytes of header length, JSON header, data."""
-    with file.open("rb") as stream:
-        header_bytes = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(header_bytes))
-    return {
-        name: np.memmap(
-            file,
-            mode="r",
-            dtype=DTYPES[tensor["dtype"]],
-            shape=tuple(tensor["shape"]),
-            offset=8 + header_bytes + tensor["data_offsets"][0],
-        )
-        for name, tensor in header.items()
-        if name != "__metadata__"
-    }

@@ -49,6 +49,7 @@ class DataFacts:
     num_long_rows: rows longer than data.max_length that were truncated or skipped, as data.long_rows says.
     num_rows_cut_inside: those of them that were cut inside a turn; all others that were truncated, between two.
     num_packs: sequences of up to data.max_length tokens that the training rows fill, none where they are not packed.
+    mixture: where sources are mixed, each with its share of an epoch in words; num_train_rows is then of an epoch.
     """
 
     num_train_rows: int
@@ -65,6 +66,7 @@ class DataFacts:
     num_rows_cut_inside: int = 0
     num_packs: int | None = None
     estimated: bool = False
+    mixture: str = ""
 
     @property
     def num_train_items(self) -> int:

@@ -64,6 +64,8 @@ def infos(spec: SweepSpec, data: DataFacts, *, baseline: TrialPlan, asked_seats_
             f"pool.seats_per_worker={asked_seats_per_worker} is more than {num_trials} trials can fill: "
             f"{spec.pool.seats_per_worker} is used."
         )
+    if data.mixture:
+        found.append(f"an epoch of {data.num_train_rows:,} rows mixes {data.mixture}.")
     if data.num_long_rows and spec.data.long_rows != "error":
         done = "skipped"
         if spec.data.long_rows == "truncate":

@@ -143,6 +143,8 @@ def _expected(key: str, schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(schema["enum"])
     if "const" in schema:
         return str(schema["const"])
+    if "$ref" in schema.get("items", ()):
+        return "a list of sections, each with path and weight"
     if "pattern" in schema:
         return "lower-case letters, digits, dots, dashes and underscores, at most 63, a letter or digit first"
     if schema.get("additionalProperties") == {"type": "string"}:

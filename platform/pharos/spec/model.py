@@ -27,8 +27,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
 
 
+class WeightedSource(Section):
+    """One of several sources that are mixed: its share of an epoch is its weight over the sum of all weights."""
+
+    path: str | list[str]
+    weight: Positive = 1.0
+
+
 class DataSpec(Section):
-    train: str | list[str] = Field(description="file(s) of rows, or builtin:docker-commands")
+    train: str | list[str] | list[WeightedSource] = Field(
+        description="file(s) of rows, a list of {path, weight} to mix, hub:owner/name, or builtin:docker-commands"
+    )
     eval: str | list[str] | None = Field(None, description="rows that steer the search; none: split off by content")
     test: str | list[str] | None = Field(
         None, description="rows read only after the choice; none: split off by content"
@@ -67,6 +76,9 @@ class DataSpec(Section):
     max_train_rows: Count | None = Field(None, description="use only the first so many training rows")
     max_eval_rows: Count | None = Field(None, description="score on the first so many eval rows only")
     max_test_rows: Count | None = Field(None, description="score on the first so many test rows only")
+    max_bad_rows: Annotated[int, Field(ge=0)] = Field(
+        0, description="rows in error that may be left out; more of them stop the work"
+    )
 
 
 class LoraSpec(Section):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pharos.spec.fields import nearest, spec_fields
 from pharos.spec.format_names import AUTO, FORMAT_NAMES, all_format_names, canonical_format
-from pharos.spec.model import DataSpec, Scalar, SweepSpec
+from pharos.spec.model import DataSpec, Scalar, SweepSpec, WeightedSource
 from pharos.spec.space import domain_values, num_points
 
 BUILTIN_BASES = ("builtin:tiny",)
@@ -214,8 +214,10 @@ def _searched(spec: SweepSpec, key: str) -> tuple[Scalar, ...]:
     return (domain_values(domain) if domain else None) or ()
 
 
-def _listed(paths: str | list[str] | None) -> list[str]:
-    return [paths] if isinstance(paths, str) else list(paths or ())
+def _listed(paths: str | Sequence[str | WeightedSource] | None) -> list[str]:
+    if paths is None or isinstance(paths, str):
+        return [] if paths is None else [paths]
+    return [name for path in paths for name in ([path] if isinstance(path, str) else _listed(path.path))]
 
 
 def _unknown_builtin(key: str, name: str, known: Sequence[str]) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pharos.data.load import content_digest, find_sources, load, raise_mistakes
+from pharos.data.load import load, raise_mistakes
+from pharos.data.sources import SUFFIXES, content_digest, find_sources
 from pharos.errors import DataError
 from pharos.spec.model import DataSpec
 
@@ -16,7 +17,7 @@ ROW = {"question": "Where?", "answer": "There."}
 
 
 def found(root: Path, train: str | list[str]) -> list[str]:
-    return [name for name, _ in find_sources(DataSpec(train=train), root=root)["train"].files]
+    return [file.name for file in find_sources(DataSpec(train=train), root=root)["train"].files]
 
 
 def mistakes_of(root: Path, name: str = "train.jsonl") -> list[str]:
@@ -46,7 +47,7 @@ def test_every_name_that_leads_to_no_file_is_told_at_once(tmp_path: Path, write_
     lines = error.value.message.splitlines()
     assert lines == [
         f"data.train='trian.jsonl': no such file in {tmp_path}. Did you mean train.jsonl?",
-        f"data.train='empty': the directory {tmp_path}/empty holds no .jsonl and no .json file.",
+        f"data.train='empty': the directory {tmp_path}/empty holds no file of {', '.join(SUFFIXES)}.",
         f"data.train='*.csv' matches no file in {tmp_path}.",
         f"data.train='away/x.jsonl': there is no directory {tmp_path}/away.",
         "data.eval='builtin:docker' is not built in. builtin:docker-commands is.",

@@ -8,8 +8,7 @@ import pytest
 
 from pharos.data.facts import data_facts
 from pharos.data.packing import pack, positions
-from pharos.data.prepare import open_split, packed_arrays, prepare
-from pharos.data.tokenise import TokenRow
+from pharos.data.prepare import open_split, prepare
 from pharos.spec.model import DataSpec
 
 SPEC = DataSpec(train="train.jsonl", eval_fraction=0.2, test_fraction=0.2, max_length=256)
@@ -96,14 +95,3 @@ def test_the_plan_counts_packs_as_they_will_be(arguments: dict) -> None:
     sampled = data_facts(spec, **arguments | {"cache_dir": arguments["root"] / "empty"}, sample_rows=40)
     assert sampled.num_packs == pytest.approx(foreseen.num_packs, abs=4)
     assert data_facts(SPEC, **arguments).num_train_items == foreseen.num_train_rows
-
-
-def test_no_row_of_a_pack_is_trained_to_follow_the_row_before_it() -> None:
-    """Where the first token of a row is trained, as in plain text, it must not be predicted from another row."""
-    rows = [
-        TokenRow(tokens=np.full(3, token, dtype=np.int32), trained=np.ones(3, dtype=bool), conversation=None)
-        for token in (5, 6)
-    ]
-    arrays = packed_arrays(rows, max_length=8)
-    assert arrays["trained"].tolist() == [0, 1, 1, 0, 1, 1]
-    assert arrays["offsets"].tolist() == [0, 6]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, OPTConfig, OPTForCausalLM
 
+from pharos.data.store import RowSpill, write_rows
 from pharos.errors import BaseModelError
 from pharos.plan.exchange import Orders, RoundReport
 from pharos.plan.pool import PoolSettings
@@ -88,12 +88,10 @@ def test_zero3_settings_keep_no_parameter_whole() -> None:
 
 def test_a_pool_opens_from_directories_and_closes_when_told(llama_dir: Path, tmp_path: Path) -> None:
     for split in ("train", "eval", "test"):
-        arrays = {
-            "tokens": np.arange(1, 11, dtype=np.int32),
-            "trained": np.array([0, 0, 1, 1, 1] * 2, dtype=np.uint8),
-            "offsets": np.array([0, 5, 10], dtype=np.int64),
-        }
-        save_file(arrays, tmp_path / f"{split}.safetensors")
+        spill = RowSpill(tmp_path / "spill", split)
+        spill.add(tokens=np.arange(1, 11, dtype=np.int32), trained=np.array([0, 0, 1, 1, 1] * 2, dtype=np.uint8))
+        spill.close()
+        write_rows(tmp_path / f"{split}.arrow", spill, np.array([5, 5]), np.array([3, 3]))
     settings = PoolSettings(
         pool="pool-0",
         base_key="key",

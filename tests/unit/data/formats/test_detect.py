@@ -19,7 +19,8 @@ from pharos.data.formats import (
     unknown_form,
     unused_keys,
 )
-from pharos.data.load import find_sources, load
+from pharos.data.load import load
+from pharos.data.sources import find_sources
 from pharos.data.split import load_splits
 from pharos.errors import DataError
 from pharos.spec.format_names import FORMAT_NAMES, all_format_names
