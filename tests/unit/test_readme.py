@@ -40,6 +40,7 @@ RUN_BY = {
     "make test": "tests/unit/test_readme.py::test_make_has_the_targets",
     "make bench": "tests/unit/test_readme.py::test_make_has_the_targets",
     "pharos --help": "tests/unit/test_rooms.py::test_help_loads_no_heavy_library",
+    "pharos data check": "tests/unit/data/test_check_verb.py::test_the_readme_shows_what_is_printed",
     "pharos plan": "tests/unit/test_readme.py::test_every_pharos_command_parses_and_plans",
     "pharos sweep": "tests/integration/test_sweep.py::test_every_trial_ends_once_under_its_number",
     "pharos sweep search_spaces/quickstart.yaml --set search.num_trials": (

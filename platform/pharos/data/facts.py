@@ -18,13 +18,13 @@ from pharos.data.prepare import (
     Streamed,
     facts_of,
     is_prepared,
-    key_of,
     load_prepared,
     new_ledgers,
     recipe_of,
     refuse_unusable,
 )
-from pharos.data.split import split_of
+from pharos.data.sources import key_of
+from pharos.data.split import hashes, split_of
 from pharos.plan.exchange import Split
 from pharos.plan.facts import DataFacts
 from pharos.spec.model import DataSpec
@@ -108,22 +108,30 @@ def data_facts(
 def _survey(recipe: Recipe, sample_rows: int) -> tuple[Streamed, dict[Split, _Sample], dict[Split, int]]:
     """All rows read once: a sample of each split, and how many rows it has within its limit."""
     spec = recipe.kitchen.spec
-    streamed = Streamed(ledgers=new_ledgers(spec), notes=Notes(), given=dict.fromkeys(recipe.sources, 0), hashes={})
+    streamed = Streamed(
+        ledgers=new_ledgers(spec),
+        notes=Notes(),
+        given=dict.fromkeys(recipe.sources, 0),
+        hashes={split: [] for split in recipe.sources},
+    )
     samples = {split: _Sample(sample_rows) for split in SPLITS}
     num_rows: dict[Split, int] = dict.fromkeys(SPLITS, 0)
     for given, source in recipe.sources.items():
         for chunk in chunks_of(source, streamed.notes):
             streamed.notes.refuse_untrained(key_of(spec, given))
+            digests: list[bytes] = []
             for row in rows_of_chunk(chunk, streamed.notes):
                 if not isinstance(row, Conversation | Text):  # refused above, as a form
                     continue
-                digest = row.digest
+                digests.append(digest := row.digest)
                 split = split_of(digest, *recipe.kitchen.fractions) if given == "train" else given
                 streamed.given[given] += 1
                 limit = streamed.ledgers[split].limit
                 if limit is None or num_rows[split] < limit:
                     num_rows[split] += 1
                     samples[split].add(_Row(row=row, digest=digest, mixed_part=chunk.file.part))
+            if len(recipe.sources) > 1:
+                streamed.hashes[given].append(hashes(digests))
     streamed.notes.raise_mistakes(spec.max_bad_rows)
     return streamed, samples, num_rows
 

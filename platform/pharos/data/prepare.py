@@ -17,12 +17,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from pharos.data.findings import DATE_WARNING, cut_at_turn_warning, cut_inside_warning, skipped_warning
 from pharos.data.ledger import LONG_SHOWN, Ledger
 from pharos.data.load import Notes, chunks_of
 from pharos.data.mixing import mixed_order, mixture
 from pharos.data.packing import pack
 from pharos.data.parts import SPLITS, Kitchen, Task
-from pharos.data.sources import Source, content_digest, find_sources
+from pharos.data.sources import Source, content_digest, find_sources, key_of
 from pharos.data.split import fractions_of, overlap_warnings, refuse_empty
 from pharos.data.store import PromptFile, RowSpill, TokenRows, open_prompts, open_split, write_ordered_rows, write_rows
 from pharos.data.template import choose_template
@@ -103,7 +104,7 @@ def load_prepared(directory: Path) -> PreparedData:
     return PreparedData(
         directory=directory,
         digest=manifest["digest"],
-        facts=DataFacts(**manifest["facts"]),
+        facts=DataFacts(**manifest["facts"] | {"warnings": tuple(manifest["facts"].get("warnings", ()))}),
         pad_id=manifest["pad_id"],
         stop_ids=tuple(manifest["stop_ids"]),
         warnings=tuple(manifest["warnings"]),
@@ -134,12 +135,6 @@ def recipe_of(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_dige
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
     kitchen = Kitchen(spec=spec, tokenizer=tokenizer, template=template, fractions=fractions)
     return Recipe(digest=digest, sources=sources, kitchen=kitchen)
-
-
-def key_of(spec: DataSpec, split: Split) -> str:
-    """The field that names a split's rows, as messages begin with it."""
-    named = getattr(spec, split)
-    return f"data.{split}" if named is None else f"data.{split}={named}"
 
 
 def new_ledgers(spec: DataSpec) -> dict[Split, Ledger]:
@@ -195,6 +190,7 @@ def facts_of(streamed: Streamed, recipe: Recipe, *, estimated: bool = False) -> 
         digest=recipe.digest,
         estimated=estimated,
         mixture=mixed,
+        warnings=reading_warnings(streamed, recipe),
     )
 
 
@@ -310,11 +306,16 @@ def _refuse_long_rows(ledgers: Mapping[Split, Ledger], max_length: int) -> None:
     )
 
 
+def reading_warnings(streamed: Streamed, recipe: Recipe) -> tuple[str, ...]:
+    """What was found while the rows were read: rows in two splits, columns that are not used, files left aside."""
+    given = {split: np.concatenate(found) for split, found in streamed.hashes.items() if found}
+    notes = [note for source in recipe.sources.values() for note in source.notes]
+    return (*notes, *streamed.notes.warnings(), *overlap_warnings(given))
+
+
 def _warnings(streamed: Streamed, recipe: Recipe) -> list[str]:
     spec = recipe.kitchen.spec
-    given = {split: np.concatenate(found) for split, found in streamed.hashes.items() if found}
-    warnings = [note for source in recipe.sources.values() for note in source.notes]
-    warnings += [*streamed.notes.warnings(), *overlap_warnings(given)]
+    warnings = [*reading_warnings(streamed, recipe)]
     if streamed.notes.num_bad_rows:
         warnings.append(
             f"{streamed.notes.num_bad_rows:,} rows are in error and were left out, as data.max_bad_rows="
@@ -322,24 +323,16 @@ def _warnings(streamed: Streamed, recipe: Recipe) -> list[str]:
         )
     for split, ledger in streamed.ledgers.items():
         if ledger.num_cut_at_turn:
-            warnings.append(
-                f"data.{split}: {ledger.num_cut_at_turn:,} rows were cut at a turn: all that follows the last answer "
-                f"within data.max_length={spec.max_length} is left out"
-            )
+            warnings.append(cut_at_turn_warning(split, ledger.num_cut_at_turn, spec.max_length))
         if ledger.num_cut_inside:
-            warnings.append(
-                f"data.{split}: {ledger.num_cut_inside:,} rows were cut inside a turn, the first, "
-                f"{ledger.first_cut_inside}: their first exchange alone is longer than "
-                f"data.max_length={spec.max_length}; its answer has no end"
-            )
+            first = str(ledger.first_cut_inside)
+            warnings.append(cut_inside_warning(split, ledger.num_cut_inside, spec.max_length, first=first))
         if ledger.num_skipped:
-            warnings.append(
-                f"data.{split}: {ledger.num_skipped:,} rows were skipped; {SKIPPED} beside the prepared data names them"
-            )
+            warnings.append(skipped_warning(split, ledger.num_skipped, f"{SKIPPED} beside the prepared data"))
     template, tokenizer = recipe.kitchen.template, recipe.kitchen.tokenizer
     warnings += template_warnings(template, tokenizer.known_tokens)
     if template.writes_the_date:
-        warnings.append("the chat template writes today's date: these rows keep the date of their preparation")
+        warnings.append(DATE_WARNING)
     return warnings
 
 

@@ -97,6 +97,12 @@ def find_sources(spec: DataSpec, *, root: Path) -> dict[Split, Source]:
     return {split: _read_as(source, spec) for split, source in sources.items()}
 
 
+def key_of(spec: DataSpec, split: Split) -> str:
+    """The field that names a split's rows, as messages begin with it."""
+    named = getattr(spec, split)
+    return f"data.{split}" if named is None else f"data.{split}={named}"
+
+
 def content_digest(source: Source) -> str:
     """SHA-256 of the names and contents of a source's files, without their directories. Raises DataError."""
     if not source.files:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
+from pharos.data.findings import overlap_warning, shared_rows
 from pharos.data.formats import Conversation, Text, Trainable, training_mistake
 from pharos.data.load import Loaded, load, raise_mistakes
 from pharos.data.sources import find_sources
@@ -112,12 +112,8 @@ def hashes(digests: Sequence[bytes]) -> np.ndarray:
 
 def overlap_warnings(given: Mapping[Split, np.ndarray]) -> list[str]:
     """A warning for each two splits whose rows, given by `hashes`, overlap."""
-    warnings = []
-    for first, second in combinations(given, 2):
-        shared = int(np.isin(given[second], given[first]).sum())
-        if shared:
-            warnings.append(
-                f"data.{second}: {shared:,} of {len(given[second]):,} rows also stand in data.{first}, "
-                f"so its results flatter. Remove them from one of the two."
-            )
-    return warnings
+    by_name = {str(split): part for split, part in given.items()}
+    return [
+        overlap_warning(one, other, num_shared=len(shared), num_rows=len(by_name[other]))
+        for (one, other), shared in shared_rows(by_name).items()
+    ]

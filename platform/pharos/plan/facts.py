@@ -50,6 +50,7 @@ class DataFacts:
     num_rows_cut_inside: those of them that were cut inside a turn; all others that were truncated, between two.
     num_packs: sequences of up to data.max_length tokens that the training rows fill, none where they are not packed.
     mixture: where sources are mixed, each with its share of an epoch in words; num_train_rows is then of an epoch.
+    warnings: what was found while the rows were read: rows in two splits, columns that are not used.
     """
 
     num_train_rows: int
@@ -67,6 +68,7 @@ class DataFacts:
     num_packs: int | None = None
     estimated: bool = False
     mixture: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def num_train_items(self) -> int:

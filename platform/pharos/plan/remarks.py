@@ -52,7 +52,7 @@ def warnings(
             f"train.batch_size={spec.train.batch_size} is less than pool.workers={spec.pool.workers} of a "
             "data-parallel pool: some workers have no row."
         )
-    return tuple(found)
+    return (*found, *data.warnings)
 
 
 def infos(spec: SweepSpec, data: DataFacts, *, baseline: TrialPlan, asked_seats_per_worker: int) -> tuple[str, ...]:

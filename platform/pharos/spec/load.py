@@ -37,12 +37,16 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> SweepSpec:
 
     Raises SpecError with every mistake, one a line, in the order of the file and then of the overrides.
     """
-    document, mistakes = _read(path, overrides)
-    spec, found = _checked(document)
-    mistakes += found
-    if spec is None or mistakes:
-        raise SpecError(_listed(mistakes))
-    return spec
+    return _spec_of(*_read(path, overrides))
+
+
+def spec_of_text(text: str, *, where: str, overrides: Sequence[str] = ()) -> SweepSpec:
+    """The spec that a text of the program's own makes with overrides; mistakes of the text are said to be at `where`.
+
+    Raises SpecError as `load_spec` does.
+    """
+    place = Place(location=where, order=(0, 0))
+    return _spec_of(*_laid_over(read_yaml(text, lambda _line: place), overrides))
 
 
 def written_places(path: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
@@ -75,11 +79,23 @@ def _read(path: Path, overrides: Sequence[str]) -> tuple[Document, list[Mistake]
         raise SpecError(
             f"{document.place(()).location}: this is not a sweep. Write fields with values, as in `name: my-sweep`."
         )
+    return _laid_over(document, overrides)
+
+
+def _laid_over(document: Document, overrides: Sequence[str]) -> tuple[Document, list[Mistake]]:
     mistakes = list(document.mistakes)
     for index, override in enumerate(overrides):
         document, found = _with_override(document, override, index)
         mistakes += found
     return document, mistakes
+
+
+def _spec_of(document: Document, mistakes: list[Mistake]) -> SweepSpec:
+    """The checked spec. Raises SpecError with the mistakes of reading and of checking together."""
+    spec, found = _checked(document)
+    if spec is None or mistakes or found:
+        raise SpecError(_listed([*mistakes, *found]))
+    return spec
 
 
 def _listed(mistakes: Sequence[Mistake]) -> str:

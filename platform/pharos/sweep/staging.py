@@ -50,8 +50,7 @@ class Staged:
 
 def outlook(spec: SweepSpec, *, root: Path) -> SweepPlan:
     """The plan, from what can be known without building or preparing anything. root: directory of the spec file."""
-    base_dir = resolve_base(spec, root=root, cache_dir=user_cache(), build=False)
-    tokenizer_dir = base_dir or ensure_tiny_tokenizer(user_cache())
+    base_dir, tokenizer_dir = _base_and_tokenizer(spec, root=root)
     base = _base_facts(spec, base_dir, tokenizer_dir)
     data = data_facts(
         spec.data,
@@ -61,6 +60,11 @@ def outlook(spec: SweepSpec, *, root: Path) -> SweepPlan:
         cache_dir=prepared_cache(spec),
     )
     return plan_sweep(spec, base, data, machine_facts())
+
+
+def tokenizer_directory(spec: SweepSpec, *, root: Path) -> Path:
+    """Where the tokenizer of the spec's base lies; nothing is built, and no weights are fetched."""
+    return _base_and_tokenizer(spec, root=root)[1]
 
 
 def stage(spec: SweepSpec, *, root: Path, progress: Progress) -> Staged:
@@ -90,6 +94,12 @@ def stage(spec: SweepSpec, *, root: Path, progress: Progress) -> Staged:
     )
     plan = plan_sweep(spec, base, data.facts, machine_facts())
     return Staged(spec=spec, storage=storage, base_dir=base_dir.absolute(), data=data, plan=plan)
+
+
+def _base_and_tokenizer(spec: SweepSpec, *, root: Path) -> tuple[Path | None, Path]:
+    """The base's directory, none for builtin:tiny before it is built, and its tokenizer's."""
+    base_dir = resolve_base(spec, root=root, cache_dir=user_cache(), build=False)
+    return base_dir, base_dir or ensure_tiny_tokenizer(user_cache())
 
 
 def _base_facts(spec: SweepSpec, base_dir: Path | None, tokenizer_dir: Path) -> BaseFacts:

@@ -249,6 +249,16 @@ def test_overlapping_files_and_unused_keys_are_warnings_of_the_prepared_data(
         "eval.jsonl: 'note' of 3 rows is not used",
         "data.eval: 3 of 3 rows also stand in data.train, so its results flatter. Remove them from one of the two.",
     )
+    assert prepared.facts.warnings == prepared.warnings
+    assert load_prepared(prepared.directory) == prepared
+
+
+def test_a_plan_hears_of_them_before_anything_is_prepared(arguments: dict, write_rows: Callable[..., Path]) -> None:
+    write_rows("eval.jsonl", questions(3))
+    spec = SPEC.model_copy(update={"eval": "eval.jsonl"})
+    for sample_rows in (50, 2000):
+        [warning] = data_facts(spec, **arguments, sample_rows=sample_rows).warnings
+        assert warning.startswith("data.eval: 3 of 3 rows also stand in data.train")
 
 
 def test_facts_of_few_rows_are_those_that_prepare_finds(arguments: dict) -> None:

@@ -83,6 +83,11 @@ def test_few_eval_rows_are_a_warning_and_long_rows_are_told(plan, rows) -> None:
     assert "only 5 eval rows" in found.warnings[0]
 
 
+def test_what_was_found_in_the_rows_is_a_warning_of_the_plan(plan, rows) -> None:
+    found = plan(data=replace(rows, warnings=("train.jsonl: 'note' of 3 rows is not used",)))
+    assert found.warnings == ("train.jsonl: 'note' of 3 rows is not used",)
+
+
 def test_truncated_rows_are_told(make_spec, tiny_base, rows, machine) -> None:
     spec = make_spec(data={"long_rows": "truncate"})
     found = plan_sweep(spec, tiny_base, replace(rows, num_long_rows=12), machine)
