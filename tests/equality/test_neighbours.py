@@ -61,7 +61,12 @@ def test_a_diverging_neighbour_changes_no_bit(llama_fp32: nn.Module, rows: Rows,
     assert (beside_wild[9].last.step, beside_wild[9].last.done) == (1, False)
     assert len(beside_wild[9].losses) == 1
     for number in (0, 1, 3):
-        assert distance(beside_calm[number], beside_wild[number]) == 0.0
+        calm_run, wild_run = beside_calm[number], beside_wild[number]
+        assert calm_run.losses == wild_run.losses
+        assert calm_run.norms == wild_run.norms
+        assert all(torch.equal(calm_run.adapter[name], tensor) for name, tensor in wild_run.adapter.items())
+        # A diverged seat is not evaluated: the pass has other shapes, in which a processor may add up in another order.
+        assert calm_run.eval_losses == pytest.approx(wild_run.eval_losses, abs=1e-6)
 
 
 def test_padding_stays_zero_and_idle_seats_do_not_move(phi_fp64: nn.Module, rows: Rows, tmp_path: Path) -> None:
