@@ -64,7 +64,7 @@ def _packs(data: DataFacts) -> str:
     if data.num_packs is None:
         return ""
     rows_a_pack = data.num_train_rows / data.num_packs
-    return f"; packed: {data.num_packs:,} sequences of {rows_a_pack:.1f} rows, which is what batch_size counts"
+    return f"; packed: {data.num_packs:,} packs of {rows_a_pack:.1f} rows, which is what batch_size counts"
 
 
 def _baseline(plan: SweepPlan) -> Text:
@@ -82,9 +82,10 @@ def _baseline(plan: SweepPlan) -> Text:
             ("warmup", own.warmup_ratio),
         )
     )
+    items = "rows" if plan.data.num_packs is None else "packs"
     return Text(
         f"the file's own values, the baseline: {values}, {own.lr_scheduler_type}; "
-        f"{words.plural(trial.num_steps, 'step')} of {own.batch_size} rows, "
+        f"{words.plural(trial.num_steps, 'step')} of {own.batch_size} {items}, "
         f"{words.plural(trial.num_clocks, 'clock')}, a report every {plan.report_every}"
     )
 
