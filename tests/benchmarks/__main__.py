@@ -4,6 +4,7 @@
     single              one trial alone against a raw PEFT loop
     zero3               one base sharded over two ranks: time and traffic of a clock
     ray_overhead        one pool against a TorchTrainer per trial
+    packing             rows packed into sequences against rows padded
     data_prepare        a million rows prepared, against datasets.map: time and memory
     quickstart_quality  what the quickstart finds, and in which time
     gpu                 an 8B-shaped model on one GPU
@@ -22,7 +23,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("fusion", "single", "zero3", "ray_overhead", "data_prepare", "quickstart_quality", "gpu")
+NAMES = ("fusion", "single", "zero3", "ray_overhead", "packing", "data_prepare", "quickstart_quality", "gpu")
 ENVIRONMENT = {
     # Two ranks on two cores: more threads than cores would be slower by an order.
     "OMP_NUM_THREADS": "1",

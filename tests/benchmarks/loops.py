@@ -63,7 +63,7 @@ def llama(*, hidden_size: int, num_layers: int) -> nn.Module:
         num_attention_heads=max(2, hidden_size // 32),
         num_key_value_heads=max(2, hidden_size // 32),
         vocab_size=VOCAB_SIZE,
-        max_position_embeddings=512,
+        max_position_embeddings=2048,
         initializer_range=0.1,  # wide enough that a random base gives adapters something to work with
     )
     return LlamaForCausalLM(config).requires_grad_(False).eval()

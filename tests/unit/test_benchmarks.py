@@ -49,6 +49,16 @@ def test_single_times_both_loops_on_the_same_losses(tmp_path: Path) -> None:
     assert record["quality"]["largest difference of final losses"] < 1e-5
 
 
+def test_packing_times_both_ways_on_the_same_losses(tmp_path: Path) -> None:
+    record = measured("packing", tmp_path)
+    assert_whole(record)
+    [row] = record["tables"][0]["rows"]
+    assert row["packs a clock"] < row["rows a clock"]
+    assert row["fill"] > row["share not pads"]
+    assert row["ratio"] > 0
+    assert record["quality"]["largest difference of a loss over packs and over rows"] < 1e-5
+
+
 def test_gpu_runs_its_tiny_shape_on_a_cpu(tmp_path: Path) -> None:
     record = measured("gpu", tmp_path, shape="tiny")
     assert_whole(record)
