@@ -17,8 +17,10 @@ from tests.support.small_sweep import (
     train_alone,
     workplace,
 )
+from transformers import AutoTokenizer
 
 from pharos.data.prepare import open_split
+from pharos.data.template import FOLDER
 from pharos.spec.load import load_spec
 from pharos.track.mlflow_client import connect
 
@@ -35,6 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Itera
         tmp_path_factory.mktemp("train"),
         small_base,
         train={"max_steps": 12, "batch_size": BATCH_SIZE, "micro_batch_size": MICRO_BATCH_SIZE, "report_every": 4},
+        data=spec_fields()["data"] | {"template": "chatml"},
         optim={"learning_rate": 5e-3, "weight_decay": 0.01, "max_grad_norm": 0.5},
         search=spec_fields()["search"] | {"space": {"lora.r": {"ordered": [2, 4]}}, "num_trials": 2},
     )
@@ -65,6 +68,14 @@ def test_it_trains_the_files_own_values_in_one_seat_over_all_workers(trained: tu
     assert result["work"]["occupancy"] == 1.0
     assert result["test"]["best"]["test_loss"] < result["test"]["untrained_base"]["test_loss"]
     assert place.processes() == []
+
+
+def test_the_model_keeps_the_template_that_its_rows_were_written_with(trained: tuple[Workplace, Finished]) -> None:
+    place, _ = trained
+    tokenizer = AutoTokenizer.from_pretrained(place.paths.merged)
+    assert tokenizer.chat_template == (FOLDER / "chatml.jinja").read_text(encoding="utf-8")
+    question = tokenizer.apply_chat_template([{"role": "user", "content": "on"}], tokenize=False)
+    assert question == "<|im_start|>user\non<|im_end|>\n"
 
 
 def test_its_curve_is_that_of_one_process_with_the_same_global_batch(

@@ -26,7 +26,7 @@ from pharos.data.parts import SPLITS, Kitchen, Task
 from pharos.data.sources import Source, content_digest, find_sources, key_of
 from pharos.data.split import fractions_of, overlap_warnings, refuse_empty
 from pharos.data.store import PromptFile, RowSpill, TokenRows, open_prompts, open_split, write_ordered_rows, write_rows
-from pharos.data.template import choose_template
+from pharos.data.template import TOKENIZER, choose_template
 from pharos.data.template_warnings import template_warnings
 from pharos.data.tokenise import load_tokenizer
 from pharos.data.workers import make_parts
@@ -37,10 +37,12 @@ from pharos.spec.model import DataSpec
 
 __all__ = ["PreparedData", "TokenRows", "load_prepared", "open_prompts", "open_split", "prepare"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Of the files and of how tokens are made. One more makes every prepared directory be written anew."""
 
 MANIFEST = "manifest.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+TEXT_FORM = "text"
 SKIPPED = "skipped.jsonl"
 NOT_IN_DIGEST = {"train", "eval", "test", "template", "max_bad_rows", "eval_fraction", "test_fraction"}
 """Fields of the spec that change no token by themselves: what they lead to is in the digest instead."""
@@ -109,6 +111,12 @@ def load_prepared(directory: Path) -> PreparedData:
         stop_ids=tuple(manifest["stop_ids"]),
         warnings=tuple(manifest["warnings"]),
     )
+
+
+def own_chat_template(directory: Path) -> str | None:
+    """The template that the rows were written with, where it is not the tokenizer's own: the model must keep it."""
+    file = directory / CHAT_TEMPLATE
+    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def recipe_of(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_digest: str) -> Recipe:
@@ -220,6 +228,8 @@ def _write_prepared(folder: Path, recipe: Recipe) -> None:
         "warnings": _warnings(streamed, recipe),
         "spec": kitchen.spec.model_dump(),
     }
+    if kitchen.template.name != TOKENIZER and TEXT_FORM not in streamed.notes.forms:
+        (folder / CHAT_TEMPLATE).write_text(kitchen.template.source, encoding="utf-8")
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 

@@ -34,6 +34,7 @@ def merge_adapter(
     adapter_dir: Path,
     output_dir: Path,
     *,
+    chat_template: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write base + adapter as a plain model directory with a manifest.
@@ -41,6 +42,7 @@ def merge_adapter(
     It is written beside `output_dir` and renamed when whole; an earlier merge there is replaced.
 
     Args:
+        chat_template: the Jinja text that the adapter was trained with, where it is not the base's own.
         progress: told (bytes written, bytes in all) after each tensor.
 
     Raises HandOverError if a module of the adapter does not match exactly one weight in name and shape, if the base is
@@ -69,6 +71,8 @@ def merge_adapter(
             held = [tensor for tensor in tensors.values() if tensor.file == file]
             _write_shard(file, unfinished / file.name, held, adapter, module_of, wrote)
         _copy_small_files(base_dir, unfinished)
+        if chat_template is not None:
+            (unfinished / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
         _write_manifest(unfinished, base_dir, adapter_dir)
         if output_dir.exists():
             shutil.rmtree(output_dir)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pharos.data.prepare import open_prompts, open_split
+from pharos.data.prepare import open_prompts, open_split, own_chat_template
 from pharos.model.generate import exact_match
 from pharos.model.merge import merge_adapter
 from pharos.model.parity import Parity, check_parity
@@ -43,7 +43,8 @@ def hand_over(
         return
     adapter = Path(winner.best_checkpoint)
     progress(f"merging {trial_name(staged.spec.name, winner.number)} into its base")
-    merge_adapter(staged.base_dir, adapter, paths.merged)
+    template = own_chat_template(staged.data.directory)
+    merge_adapter(staged.base_dir, adapter, paths.merged, chat_template=template)
     progress("comparing the merged model with base + adapter")
     parity = _check(staged, adapter, paths.merged)
     measured = {"parity": parity.max_abs_difference, "eval_loss": winner.score or 0.0, **winner.test_metrics}

@@ -14,7 +14,8 @@ import pytest
 
 from pharos.data.facts import data_facts
 from pharos.data.order import collate
-from pharos.data.prepare import PreparedData, load_prepared, open_prompts, open_split, prepare
+from pharos.data.prepare import PreparedData, load_prepared, open_prompts, open_split, own_chat_template, prepare
+from pharos.data.template import FOLDER
 from pharos.data.tokenise import load_tokenizer
 from pharos.errors import DataError
 from pharos.spec.model import DataSpec
@@ -293,3 +294,9 @@ def test_facts_of_a_sample_scale_long_rows_and_refuse_them_like_prepare(argument
     assert 10 < exact.num_train_rows < 60
     assert sampled.num_train_rows == pytest.approx(exact.num_train_rows, abs=6)
     assert sampled.num_train_rows + sampled.num_long_rows == 67  # no row falls out of the count
+
+
+def test_a_template_that_is_not_the_tokenizers_own_is_kept_with_the_rows(arguments: dict) -> None:
+    assert own_chat_template(prepare(SPEC, **arguments).directory) is None
+    spec = SPEC.model_copy(update={"template": "llama2"})
+    assert own_chat_template(prepare(spec, **arguments).directory) == (FOLDER / "llama2.jinja").read_text()

@@ -101,6 +101,19 @@ def test_files_of_the_base_come_along_and_weights_keep_their_shards(
     assert len({one.apply_chat_template(messages, tokenize=False) for one in tokenizers}) == 1
 
 
+def test_a_template_of_its_own_takes_the_place_of_the_bases(
+    make_base: MakeBase, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    base = make_base()
+    (base / "chat_template.jinja").write_text("the base's")
+    adapter = make_adapter(base)
+    merge_adapter(base, adapter, tmp_path / "plain")
+    assert (tmp_path / "plain" / "chat_template.jinja").read_text() == "the base's"
+    merge_adapter(base, adapter, tmp_path / "own", chat_template="its own")
+    assert (tmp_path / "own" / "chat_template.jinja").read_text() == "its own"
+    verify_manifest(tmp_path / "own")
+
+
 def test_a_checkpoint_of_the_bare_decoder_is_merged_too(
     make_base: MakeBase, make_adapter: MakeAdapter, tmp_path: Path
 ) -> None:
