@@ -17,15 +17,13 @@ from pharos.data.formats import Row, training_mistake
 from pharos.data.load import Notes, chunks_of, rows_of_chunk
 from pharos.data.show import ShownRow
 from pharos.data.sources import find_sources, key_of
-from pharos.data.split import fractions_of, split_of
+from pharos.data.split import SPLITS, divide, fractions_of
 from pharos.data.template import choose_template
 from pharos.data.template_warnings import template_warnings
 from pharos.data.tokenise import load_tokenizer
 from pharos.errors import DataError
 from pharos.plan.exchange import Split
 from pharos.spec.model import SweepSpec
-
-SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +63,11 @@ def check_files(
     is_broken = False
     for split, source in sources.items():
         notes = Notes.that_keep_all(True)
-        divide = split == "train" and is_divided
+        divides = split == "train" and is_divided
         for chunk in chunks_of(source, notes):
             rows = rows_of_chunk(chunk, notes)
             refused: list[str] = []
-            for part, own in (_divided(rows, fractions) if divide else {split: rows}).items():
+            for part, own in (divide(rows, fractions) if divides else {split: rows}).items():
                 pick.offer(part, check.add(part, own, refused))
             pick.miss(_take_mistakes(check, notes, refused))
         pick.miss(_take_mistakes(check, notes, []))
@@ -151,14 +149,6 @@ class _Pick:
             self.drawn.append((number, row))
         elif (place := self.generator.randrange(number + 1)) < self.wanted.count:
             self.drawn[place] = (number, row)
-
-
-def _divided(rows: Sequence[Row], fractions: tuple[float, float]) -> dict[Split, list[Row]]:
-    """Rows of data.train by the splits that they fall into."""
-    divided: dict[Split, list[Row]] = {split: [] for split in SPLITS}
-    for row in rows:
-        divided[split_of(row.digest, *fractions)].append(row)
-    return divided
 
 
 def _is_place(place: str, asked: str) -> bool:

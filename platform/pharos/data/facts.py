@@ -11,20 +11,13 @@ from heapq import heappush, heapreplace
 from pathlib import Path
 
 from pharos.data.formats import Conversation, Text, Trainable
-from pharos.data.load import Notes, chunks_of, rows_of_chunk
-from pharos.data.parts import SPLITS, make_split_part
-from pharos.data.prepare import (
-    Recipe,
-    Streamed,
-    facts_of,
-    is_prepared,
-    load_prepared,
-    new_ledgers,
-    recipe_of,
-    refuse_unusable,
-)
+from pharos.data.load import chunks_of, rows_of_chunk
+from pharos.data.parts import make_split_part
+from pharos.data.prepare import is_prepared, load_prepared
+from pharos.data.recipe import Recipe, recipe_of
 from pharos.data.sources import key_of
-from pharos.data.split import hashes, split_of
+from pharos.data.split import SPLITS, hashes, split_of
+from pharos.data.streamed import Streamed, facts_of, new_streamed, refuse_unusable
 from pharos.plan.exchange import Split
 from pharos.plan.facts import DataFacts
 from pharos.spec.model import DataSpec
@@ -108,12 +101,7 @@ def data_facts(
 def _survey(recipe: Recipe, sample_rows: int) -> tuple[Streamed, dict[Split, _Sample], dict[Split, int]]:
     """All rows read once: a sample of each split, and how many rows it has within its limit."""
     spec = recipe.kitchen.spec
-    streamed = Streamed(
-        ledgers=new_ledgers(spec),
-        notes=Notes(),
-        given=dict.fromkeys(recipe.sources, 0),
-        hashes={split: [] for split in recipe.sources},
-    )
+    streamed = new_streamed(recipe)
     samples = {split: _Sample(sample_rows) for split in SPLITS}
     num_rows: dict[Split, int] = dict.fromkeys(SPLITS, 0)
     for given, source in recipe.sources.items():

@@ -96,34 +96,6 @@ class Notes:
         return [f"{file}: {key!r} of {count:,} rows is not used" for (file, key), count in self.unused.items()]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """Rows in the order of the files, their forms, and what a person should know of them."""
-
-    rows: tuple[Row, ...]
-    forms: tuple[Format, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def formats(self) -> tuple[str, ...]:
-        return tuple(form.name for form in self.forms)
-
-
-def load(source: Source, mistakes: list[str]) -> Loaded:
-    """All rows of a small source at once. What is wrong is appended to `mistakes`, each with file and row."""
-    notes = Notes.that_keep_all(True)
-    rows = tuple(row for chunk in chunks_of(source, notes) for row in rows_of_chunk(chunk, notes))
-    mistakes += [mistake.text for mistake in notes.mistakes]
-    return Loaded(rows=rows, forms=tuple(notes.forms.values()), warnings=(*source.notes, *notes.warnings()))
-
-
-def raise_mistakes(mistakes: list[str]) -> None:
-    """Raises one DataError with the first mistakes, one a line, and the count of the rest; nothing where none are."""
-    notes = Notes()
-    notes.add_mistakes([Mistake(text=text, row=None) for text in mistakes])
-    notes.raise_mistakes(0)
-
-
 def chunks_of(source: Source, notes: Notes) -> Iterator[Chunk]:
     """The rows of a source, a few at a time, each chunk with the first row of its file as an example of its form."""
     if not source.files:

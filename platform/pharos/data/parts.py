@@ -20,8 +20,6 @@ from pharos.data.tokenise import Skipped, TextTokenizer, TokenRow, end_of_turn_i
 from pharos.plan.exchange import Split
 from pharos.spec.model import DataSpec
 
-SPLITS: tuple[Split, ...] = ("train", "eval", "test")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kitchen:

@@ -1,11 +1,11 @@
 """Rows as they lie on disk, ready to train on: tokenised once per sweep, named by a digest of all that made them.
 
 `prepare` writes a directory, or finds it; rows stream through and are never all in memory. No order, no batches here.
+What they are made from is in `recipe.py`, what is told of them in `streamed.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,35 +17,26 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from pharos.data.findings import DATE_WARNING, cut_at_turn_warning, cut_inside_warning, skipped_warning
-from pharos.data.ledger import LONG_SHOWN, Ledger
+from pharos.data.ledger import Ledger
 from pharos.data.load import Notes, chunks_of
-from pharos.data.mixing import mixed_order, mixture
 from pharos.data.packing import pack
-from pharos.data.parts import SPLITS, Kitchen, Task
-from pharos.data.sources import Source, content_digest, find_sources, key_of
-from pharos.data.split import fractions_of, overlap_warnings, refuse_empty
+from pharos.data.parts import Task
+from pharos.data.recipe import FORMAT_VERSION, Recipe, recipe_of
+from pharos.data.sources import key_of
+from pharos.data.split import SPLITS
 from pharos.data.store import PromptFile, RowSpill, TokenRows, open_prompts, open_split, write_ordered_rows, write_rows
-from pharos.data.template import TOKENIZER, choose_template
-from pharos.data.template_warnings import template_warnings
-from pharos.data.tokenise import load_tokenizer
+from pharos.data.streamed import SKIPPED, Streamed, all_warnings, epoch_of, facts_of, new_streamed, refuse_unusable
+from pharos.data.template import TOKENIZER
 from pharos.data.workers import make_parts
-from pharos.errors import DataError
 from pharos.plan.exchange import Split
 from pharos.plan.facts import DataFacts
 from pharos.spec.model import DataSpec
 
 __all__ = ["PreparedData", "TokenRows", "load_prepared", "open_prompts", "open_split", "prepare"]
 
-FORMAT_VERSION = 3
-"""Of the files and of how tokens are made. One more makes every prepared directory be written anew."""
-
 MANIFEST = "manifest.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 TEXT_FORM = "text"
-SKIPPED = "skipped.jsonl"
-NOT_IN_DIGEST = {"train", "eval", "test", "template", "max_bad_rows", "eval_fraction", "test_fraction"}
-"""Fields of the spec that change no token by themselves: what they lead to is in the digest instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,25 +49,6 @@ class PreparedData:
     pad_id: int
     stop_ids: tuple[int, ...]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Everything that prepared data are made from; `digest` covers the rows of `sources` too."""
-
-    digest: str
-    sources: Mapping[Split, Source]
-    kitchen: Kitchen
-
-
-@dataclass(slots=True, kw_only=True)
-class Streamed:
-    """What is known once all rows have passed. given: how many rows stand in each split's files; hashes: of them."""
-
-    ledgers: dict[Split, Ledger]
-    notes: Notes
-    given: dict[Split, int]
-    hashes: dict[Split, list[np.ndarray]]
 
 
 def prepare(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_digest: str, cache_dir: Path) -> PreparedData:
@@ -119,89 +91,6 @@ def own_chat_template(directory: Path) -> str | None:
     return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
-def recipe_of(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_digest: str) -> Recipe:
-    """Sources, tokenizer, template and the digest over them, their contents and what of `spec` changes tokens."""
-    tokenizer = load_tokenizer(tokenizer_dir)
-    template = choose_template(
-        spec.template,
-        root=root,
-        directory=tokenizer_dir,
-        special_tokens=tokenizer.special_tokens,
-        adds_bos=tokenizer.adds_bos,
-    )
-    sources = find_sources(spec, root=root)
-    fractions = fractions_of(sources, spec.eval_fraction, spec.test_fraction)
-    made_from = {
-        "version": FORMAT_VERSION,
-        "spec": spec.model_dump(exclude=NOT_IN_DIGEST),
-        "fractions": fractions,
-        "contents": {split: content_digest(source) for split, source in sources.items()},
-        "tokenizer": tokenizer_digest,
-        "special_tokens": dict(tokenizer.special_tokens),
-        "template": [template.name, template.source],
-    }
-    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
-    kitchen = Kitchen(spec=spec, tokenizer=tokenizer, template=template, fractions=fractions)
-    return Recipe(digest=digest, sources=sources, kitchen=kitchen)
-
-
-def new_ledgers(spec: DataSpec) -> dict[Split, Ledger]:
-    limits = (spec.max_train_rows, spec.max_eval_rows, spec.max_test_rows)
-    return {split: Ledger(limit=limit) for split, limit in zip(SPLITS, limits, strict=True)}
-
-
-def refuse_unusable(streamed: Streamed, recipe: Recipe) -> None:
-    """Raises DataError, all rows at once, for what cannot be trained on."""
-    spec, ledgers = recipe.kitchen.spec, streamed.ledgers
-    streamed.notes.raise_mistakes(spec.max_bad_rows)
-    num_rows = {split: ledger.num_rows for split, ledger in ledgers.items()}
-    refuse_empty(num_rows, streamed.given["train"], recipe.kitchen.fractions)
-    if spec.long_rows == "error":
-        _refuse_long_rows(ledgers, spec.max_length)
-    for split, ledger in ledgers.items():
-        if ledger.first_skipped is not None and not ledger.num_kept:
-            raise DataError(
-                f"data.{split}: all {ledger.num_skipped:,} rows were skipped, the first, "
-                f"{ledger.first_skipped.origin}, for: {ledger.first_skipped.reason}. "
-                f"data.max_length={spec.max_length} and the shortest of them has {ledger.least_skipped_tokens:,} "
-                "tokens. Raise data.max_length."
-            )
-
-
-def epoch_of(train: Ledger, source: Source) -> np.ndarray | None:
-    """The rows of an epoch, int64, where sources are mixed; none where it is every row once."""
-    return mixed_order(train.mixed_parts(), train.digests(), source.weights) if source.weights else None
-
-
-def facts_of(streamed: Streamed, recipe: Recipe, *, estimated: bool = False) -> DataFacts:
-    """The facts that a plan needs; lengths are those of the training rows, in the mixture of an epoch."""
-    spec, ledgers, train = recipe.kitchen.spec, streamed.ledgers, recipe.sources["train"]
-    lengths, trained = ledgers["train"].lengths(), ledgers["train"].num_trained()
-    mixed = ""
-    epoch = epoch_of(ledgers["train"], train)
-    if epoch is not None:
-        mixed = mixture(ledgers["train"].mixed_parts(), epoch, train.parts)
-        lengths, trained = lengths[epoch], trained[epoch]
-    return DataFacts(
-        num_train_rows=len(lengths),
-        num_eval_rows=ledgers["eval"].num_kept,
-        num_test_rows=ledgers["test"].num_kept,
-        mean_tokens=float(lengths.mean()),
-        p95_tokens=int(np.percentile(lengths, 95, method="higher")),
-        max_tokens=int(lengths.max()),
-        mean_trained_tokens=float(trained.mean()),
-        num_long_rows=sum(ledger.num_long for ledger in ledgers.values()),
-        num_rows_cut_inside=sum(ledger.num_cut_inside for ledger in ledgers.values()),
-        num_packs=len(pack(lengths, spec.max_length)) if spec.packing else None,
-        format=", ".join(streamed.notes.forms),
-        template=recipe.kitchen.template.name,
-        digest=recipe.digest,
-        estimated=estimated,
-        mixture=mixed,
-        warnings=reading_warnings(streamed, recipe),
-    )
-
-
 def _write_prepared(folder: Path, recipe: Recipe) -> None:
     """Stream all rows into `folder`, and describe them in its manifest."""
     kitchen = recipe.kitchen
@@ -225,7 +114,7 @@ def _write_prepared(folder: Path, recipe: Recipe) -> None:
         "pad_id": kitchen.tokenizer.pad_id,
         "stop_ids": sorted({*kitchen.tokenizer.stop_ids, *([] if end_of_turn is None else [end_of_turn])}),
         "num_bad_rows": streamed.notes.num_bad_rows,
-        "warnings": _warnings(streamed, recipe),
+        "warnings": all_warnings(streamed, recipe),
         "spec": kitchen.spec.model_dump(),
     }
     if kitchen.template.name != TOKENIZER and TEXT_FORM not in streamed.notes.forms:
@@ -237,12 +126,7 @@ def _stream(recipe: Recipe, spills: Mapping[Split, RowSpill], prompts: PromptFil
     """All rows through the tokenizer and into the spills; those that are left out into `skipped`."""
     spec = recipe.kitchen.spec
     reading = {split: Notes.that_keep_all(spec.max_bad_rows > 0) for split in recipe.sources}
-    streamed = Streamed(
-        ledgers=new_ledgers(spec),
-        notes=Notes(),
-        given=dict.fromkeys(recipe.sources, 0),
-        hashes={split: [] for split in recipe.sources},
-    )
+    streamed = new_streamed(recipe)
 
     def tasks() -> Iterator[Task]:
         for split, source in recipe.sources.items():
@@ -299,51 +183,6 @@ def _write_split(file: Path, spill: RowSpill, ledger: Ledger, order: np.ndarray 
         write_ordered_rows(file, spill, lengths, order, is_packed=False)
     else:
         write_rows(file, spill, lengths, ledger.num_trained())
-
-
-def _refuse_long_rows(ledgers: Mapping[Split, Ledger], max_length: int) -> None:
-    """Raises DataError naming rows that are too long, if any, and the max_length that would hold them all."""
-    num_long = sum(ledger.num_long for ledger in ledgers.values())
-    if not num_long:
-        return
-    shown = [row for ledger in ledgers.values() for row in ledger.long][:LONG_SHOWN]
-    lines = [f"{origin}: {num_tokens:,} tokens" for origin, num_tokens in shown]
-    rest = [f"... and {num_long - len(shown):,} more"] if num_long > len(shown) else []
-    needed = max(ledger.longest for ledger in ledgers.values())
-    raise DataError(
-        f"data.max_length={max_length}, but {num_long:,} rows are longer. Set data.max_length={needed}, or "
-        "data.long_rows=truncate to cut them or skip to leave them out.\n" + "\n".join(lines + rest)
-    )
-
-
-def reading_warnings(streamed: Streamed, recipe: Recipe) -> tuple[str, ...]:
-    """What was found while the rows were read: rows in two splits, columns that are not used, files left aside."""
-    given = {split: np.concatenate(found) for split, found in streamed.hashes.items() if found}
-    notes = [note for source in recipe.sources.values() for note in source.notes]
-    return (*notes, *streamed.notes.warnings(), *overlap_warnings(given))
-
-
-def _warnings(streamed: Streamed, recipe: Recipe) -> list[str]:
-    spec = recipe.kitchen.spec
-    warnings = [*reading_warnings(streamed, recipe)]
-    if streamed.notes.num_bad_rows:
-        warnings.append(
-            f"{streamed.notes.num_bad_rows:,} rows are in error and were left out, as data.max_bad_rows="
-            f"{spec.max_bad_rows} lets them; {SKIPPED} beside the prepared data names them"
-        )
-    for split, ledger in streamed.ledgers.items():
-        if ledger.num_cut_at_turn:
-            warnings.append(cut_at_turn_warning(split, ledger.num_cut_at_turn, spec.max_length))
-        if ledger.num_cut_inside:
-            first = str(ledger.first_cut_inside)
-            warnings.append(cut_inside_warning(split, ledger.num_cut_inside, spec.max_length, first=first))
-        if ledger.num_skipped:
-            warnings.append(skipped_warning(split, ledger.num_skipped, f"{SKIPPED} beside the prepared data"))
-    template, tokenizer = recipe.kitchen.template, recipe.kitchen.tokenizer
-    warnings += template_warnings(template, tokenizer.known_tokens)
-    if template.writes_the_date:
-        warnings.append(DATE_WARNING)
-    return warnings
 
 
 def _write(directory: Path, write: Callable[[Path], None]) -> None:

@@ -77,6 +77,17 @@ def write_tokenizer(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def arguments(tmp_path: Path, write_tokenizer: Callable[..., Path]) -> dict:
+    """What `prepare` and `data_facts` take besides the spec."""
+    return {
+        "root": tmp_path,
+        "tokenizer_dir": write_tokenizer(),
+        "tokenizer_digest": "0123",
+        "cache_dir": tmp_path / "cache",
+    }
+
+
+@pytest.fixture
 def write_rows(tmp_path: Path) -> Callable[..., Path]:
     """Writes rows as JSONL into the test's directory."""
 

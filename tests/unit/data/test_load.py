@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.data_rows import read_rows
 
-from pharos.data.load import load, raise_mistakes
+from pharos.data.load import Notes
+from pharos.data.readers import Mistake
 from pharos.data.sources import SUFFIXES, content_digest, find_sources
 from pharos.errors import DataError
 from pharos.spec.model import DataSpec
@@ -16,26 +18,24 @@ from pharos.spec.model import DataSpec
 ROW = {"question": "Where?", "answer": "There."}
 
 
-def found(root: Path, train: str | list[str]) -> list[str]:
+def names(root: Path, train: str | list[str]) -> list[str]:
     return [file.name for file in find_sources(DataSpec(train=train), root=root)["train"].files]
 
 
 def mistakes_of(root: Path, name: str = "train.jsonl") -> list[str]:
-    mistakes: list[str] = []
-    load(find_sources(DataSpec(train=name), root=root)["train"], mistakes)
-    return mistakes
+    return read_rows(find_sources(DataSpec(train=name), root=root)["train"]).mistakes
 
 
 def test_a_name_a_list_a_glob_and_a_directory_lead_to_files(tmp_path: Path, write_rows: Callable[..., Path]) -> None:
     for name in ("part/b.jsonl", "part/a.jsonl", "part/c.json", "part/notes.txt", "[x].jsonl"):
         write_rows(name, [ROW])
-    assert found(tmp_path, "part/a.jsonl") == ["part/a.jsonl"]
-    assert found(tmp_path, ["part/b.jsonl", "part/a.jsonl"]) == ["part/b.jsonl", "part/a.jsonl"]
-    assert found(tmp_path, "part/*.jsonl") == ["part/a.jsonl", "part/b.jsonl"]
-    assert found(tmp_path, "part") == ["part/a.jsonl", "part/b.jsonl", "part/c.json"]
-    assert found(tmp_path, "[x].jsonl") == ["[x].jsonl"]
-    assert found(tmp_path, ["part", "part/*.jsonl"]) == ["part/a.jsonl", "part/b.jsonl", "part/c.json"]
-    assert found(tmp_path, str(tmp_path / "part/a.jsonl")) == [str(tmp_path / "part/a.jsonl")]
+    assert names(tmp_path, "part/a.jsonl") == ["part/a.jsonl"]
+    assert names(tmp_path, ["part/b.jsonl", "part/a.jsonl"]) == ["part/b.jsonl", "part/a.jsonl"]
+    assert names(tmp_path, "part/*.jsonl") == ["part/a.jsonl", "part/b.jsonl"]
+    assert names(tmp_path, "part") == ["part/a.jsonl", "part/b.jsonl", "part/c.json"]
+    assert names(tmp_path, "[x].jsonl") == ["[x].jsonl"]
+    assert names(tmp_path, ["part", "part/*.jsonl"]) == ["part/a.jsonl", "part/b.jsonl", "part/c.json"]
+    assert names(tmp_path, str(tmp_path / "part/a.jsonl")) == [str(tmp_path / "part/a.jsonl")]
 
 
 def test_every_name_that_leads_to_no_file_is_told_at_once(tmp_path: Path, write_rows: Callable[..., Path]) -> None:
@@ -57,11 +57,11 @@ def test_every_name_that_leads_to_no_file_is_told_at_once(tmp_path: Path, write_
 
 def test_the_built_in_rows_bring_their_own_eval_and_test(tmp_path: Path, write_rows: Callable[..., Path]) -> None:
     sources = find_sources(DataSpec(train="builtin:docker-commands"), root=tmp_path)
-    counts = {split: len(load(source, []).rows) for split, source in sources.items()}
+    counts = {split: len(read_rows(source).rows) for split, source in sources.items()}
     assert counts == {"train": 3000, "eval": 300, "test": 300}
     write_rows("eval.jsonl", [ROW])
     sources = find_sources(DataSpec(train="builtin:docker-commands", eval="eval.jsonl"), root=tmp_path)
-    assert len(load(sources["eval"], []).rows) == 1
+    assert len(read_rows(sources["eval"]).rows) == 1
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,11 @@ def test_the_built_in_rows_bring_their_own_eval_and_test(tmp_path: Path, write_r
 )
 def test_lines_and_arrays_are_read_with_and_without_a_byte_order_mark(tmp_path: Path, content: str) -> None:
     (tmp_path / "train.json").write_bytes(content.encode())
-    mistakes: list[str] = []
-    loaded = load(find_sources(DataSpec(train="train.json"), root=tmp_path)["train"], mistakes)
-    assert mistakes == []
-    assert [row.turns[1].content for row in loaded.rows] == ["There.", "There."]
-    assert loaded.formats == ("question/answer",)
-    places = [str(row.origin) for row in loaded.rows]
+    found = read_rows(find_sources(DataSpec(train="train.json"), root=tmp_path)["train"])
+    assert found.mistakes == []
+    assert [row.turns[1].content for row in found.rows] == ["There.", "There."]
+    assert found.formats == ("question/answer",)
+    places = [str(row.origin) for row in found.rows]
     assert places in (
         ["train.json:1", "train.json:2"],
         ["train.json:1", "train.json:3"],
@@ -126,9 +125,12 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, mis
 
 
 def test_the_first_twenty_mistakes_are_shown_and_the_rest_counted() -> None:
-    raise_mistakes([])
+    notes = Notes()
+    notes.raise_mistakes(0)
+    places = [f"train.jsonl:{row}" for row in range(1, 34)]
+    notes.add_mistakes([Mistake(text=f"{place}: answer is empty.", row=place) for place in places])
     with pytest.raises(DataError) as error:
-        raise_mistakes([f"train.jsonl:{row}: answer is empty." for row in range(1, 34)])
+        notes.raise_mistakes(0)
     lines = error.value.message.splitlines()
     assert lines[19] == "train.jsonl:20: answer is empty."
     assert lines[20:] == ["... and 13 more mistakes like these."]
@@ -136,8 +138,8 @@ def test_the_first_twenty_mistakes_are_shown_and_the_rest_counted() -> None:
 
 def test_keys_that_no_row_uses_are_a_warning_with_their_count(tmp_path: Path, write_rows: Callable[..., Path]) -> None:
     write_rows("train.jsonl", [ROW | {"history": []}, ROW | {"history": [], "id": 1}])
-    loaded = load(find_sources(DataSpec(train="train.jsonl"), root=tmp_path)["train"], [])
-    assert loaded.warnings == ("train.jsonl: 'history' of 2 rows is not used",)
+    found = read_rows(find_sources(DataSpec(train="train.jsonl"), root=tmp_path)["train"])
+    assert found.warnings == ("train.jsonl: 'history' of 2 rows is not used",)
 
 
 def test_the_digest_changes_with_content_alone(tmp_path: Path, write_rows: Callable[..., Path]) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
+from tests.support.data_rows import texts
 
 from pharos.data.facts import data_facts
 from pharos.data.order import collate
-from pharos.data.prepare import PreparedData, load_prepared, open_prompts, open_split, own_chat_template, prepare
+from pharos.data.prepare import load_prepared, open_prompts, open_split, own_chat_template, prepare
 from pharos.data.template import FOLDER
 from pharos.data.tokenise import load_tokenizer
 from pharos.errors import DataError
@@ -31,26 +32,10 @@ def questions(count: int) -> list[dict]:
 
 
 @pytest.fixture
-def arguments(tmp_path: Path, write_tokenizer: Callable[..., Path], write_rows: Callable[..., Path]) -> dict:
+def arguments(arguments: dict, write_rows: Callable[..., Path]) -> dict:
     """What `prepare` and `data_facts` take besides the spec; train.jsonl holds 100 rows."""
     write_rows("train.jsonl", questions(100))
-    return {
-        "root": tmp_path,
-        "tokenizer_dir": write_tokenizer(),
-        "tokenizer_digest": "0123",
-        "cache_dir": tmp_path / "cache",
-    }
-
-
-def texts(prepared: PreparedData, split: str, tokenizer_dir: Path) -> list[tuple[str, str]]:
-    """Each row's text and the part of it that trains."""
-    decode = load_tokenizer(tokenizer_dir).tokenizer.decode
-    rows = open_split(prepared.directory, split)
-    found = []
-    for index in range(len(rows)):
-        tokens, trained = rows.row(index)
-        found.append((decode(tokens.tolist(), False), decode(tokens[trained].tolist(), False)))
-    return found
+    return arguments
 
 
 def test_rows_come_back_as_they_were_written(arguments: dict) -> None:

@@ -14,9 +14,9 @@ import fsspec
 import pyarrow
 import pytest
 from pyarrow import parquet
+from tests.support.data_rows import RowsRead, read_rows
 
 from pharos.data.hub import parse_id
-from pharos.data.load import Loaded, load
 from pharos.data.sources import content_digest, find_sources
 from pharos.errors import DataError
 from pharos.spec.model import DataSpec, WeightedSource
@@ -47,22 +47,19 @@ def zstd(content: bytes) -> bytes:
     return pyarrow.compress(content, "zstd", asbytes=True)
 
 
-def read(root: Path, train: Any, split: str = "train", **fields: Any) -> Loaded:
+def read(root: Path, train: Any, split: str = "train", **fields: Any) -> RowsRead:
     """The rows that a spec names, none of them in error."""
-    mistakes: list[str] = []
-    loaded = load(find_sources(DataSpec(train=train, **fields), root=root)[split], mistakes)
-    assert mistakes == []
-    return loaded
+    found = read_rows(find_sources(DataSpec(train=train, **fields), root=root)[split])
+    assert found.mistakes == []
+    return found
 
 
 def mistakes_of(root: Path, name: str) -> list[str]:
-    mistakes: list[str] = []
-    load(find_sources(DataSpec(train=name), root=root)["train"], mistakes)
-    return mistakes
+    return read_rows(find_sources(DataSpec(train=name), root=root)["train"]).mistakes
 
 
-def pairs(loaded: Loaded) -> list[dict[str, str]]:
-    return [{"question": row.turns[0].content, "answer": row.turns[1].content} for row in loaded.rows]
+def pairs(found: RowsRead) -> list[dict[str, str]]:
+    return [{"question": row.turns[0].content, "answer": row.turns[1].content} for row in found.rows]
 
 
 KINDS: dict[str, bytes] = {
@@ -81,9 +78,9 @@ KINDS: dict[str, bytes] = {
 def test_every_kind_of_file_holds_the_same_rows(tmp_path: Path, name: str, compressed: str) -> None:
     compress = {"": bytes, ".gz": gzip.compress, ".zst": zstd}[compressed]
     (tmp_path / f"{name}{compressed}").write_bytes(compress(KINDS[name]))
-    loaded = read(tmp_path, f"{name}{compressed}")
-    assert pairs(loaded) == ROWS
-    assert loaded.formats == ("question/answer",)
+    found = read(tmp_path, f"{name}{compressed}")
+    assert pairs(found) == ROWS
+    assert found.formats == ("question/answer",)
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "rows.parquet"])
@@ -125,9 +122,9 @@ def test_a_damaged_file_is_named_with_the_place(tmp_path: Path, name: str, conte
 
 def test_a_row_of_csv_stands_on_the_line_that_it_begins_on(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text('question,answer\n"a\nb",c\n\n"d","e\nf"\ng,\n')
-    loaded = load(find_sources(DataSpec(train="rows.csv"), root=tmp_path)["train"], mistakes := [])
-    assert [str(row.origin) for row in loaded.rows] == ["rows.csv:2", "rows.csv:5"]
-    assert mistakes == ["rows.csv:7: answer is empty."]
+    found = read_rows(find_sources(DataSpec(train="rows.csv"), root=tmp_path)["train"])
+    assert [str(row.origin) for row in found.rows] == ["rows.csv:2", "rows.csv:5"]
+    assert found.mistakes == ["rows.csv:7: answer is empty."]
 
 
 def test_values_that_json_does_not_know_become_text(tmp_path: Path) -> None:
@@ -161,9 +158,9 @@ def test_eval_files_that_are_given_win_over_those_of_the_directory(tmp_path: Pat
     for name, rows in (("data/train.json", ROWS[:20]), ("data/dev.json", ROWS[20:]), ("own.jsonl", ROWS[:3])):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(lines(rows))
-    loaded = read(tmp_path, "data", "eval", eval="own.jsonl")
-    assert pairs(loaded) == ROWS[:3]
-    assert loaded.warnings == ("data/dev.json is not read, since data.eval is given",)
+    found = read(tmp_path, "data", "eval", eval="own.jsonl")
+    assert pairs(found) == ROWS[:3]
+    assert found.warnings == ("data/dev.json is not read, since data.eval is given",)
 
 
 def test_a_directory_without_dev_files_is_all_training_rows(tmp_path: Path) -> None:
@@ -219,9 +216,9 @@ def test_a_dataset_of_the_hub_is_read_by_its_id(tmp_path: Path, monkeypatch: pyt
         datasets.Dataset.from_list(rows).to_parquet(str(folder / subset / f"{split}.parquet"))
     (folder / "README.md").write_text("---\nconfigs:\n- config_name: en\n  data_dir: en\n---\n")
     monkeypatch.chdir(tmp_path)  # datasets takes a local directory of this name for the one of the hub
-    loaded = read(tmp_path, "hub:owner/name[en]")
-    assert pairs(loaded) == ROWS[:20]
-    assert str(loaded.rows[3].origin) == "hub:owner/name[en][3]"
+    found = read(tmp_path, "hub:owner/name[en]")
+    assert pairs(found) == ROWS[:20]
+    assert str(found.rows[3].origin) == "hub:owner/name[en][3]"
     assert pairs(read(tmp_path, "hub:owner/name[en]:validation")) == ROWS[20:]
     digests = {
         content_digest(find_sources(DataSpec(train=name), root=tmp_path)["train"])

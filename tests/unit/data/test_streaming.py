@@ -29,16 +29,6 @@ def questions(count: int, first: int = 0) -> list[dict[str, str]]:
     return [{"question": f"What is {number}?", "answer": f"It is {number}" + "!" * (number % 7)} for number in numbers]
 
 
-@pytest.fixture
-def arguments(tmp_path: Path, write_tokenizer: Callable[..., Path]) -> dict:
-    return {
-        "root": tmp_path,
-        "tokenizer_dir": write_tokenizer(),
-        "tokenizer_digest": "0123",
-        "cache_dir": tmp_path / "cache",
-    }
-
-
 def tokens_of(prepared: PreparedData, split: Split = "train") -> list[list[int]]:
     rows = open_split(prepared.directory, split)
     return [rows.row(index)[0].tolist() for index in range(len(rows))]
@@ -190,6 +180,7 @@ def test_limits_take_the_first_rows_of_each_split(arguments: dict, write_rows: C
     cut = prepare(SPEC.model_copy(update=limits), **arguments)
     for split, limit in zip(SPLITS, (7, 3, 2), strict=True):
         assert tokens_of(cut, split) == tokens_of(whole, split)[:limit]
+        assert len(tokens_of(cut, split)) == limit
     assert len(open_prompts(cut.directory)[0]) == 2
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.support.data_rows import read_rows
 
 from pharos.data.formats import (
     FORMATS,
@@ -19,9 +20,8 @@ from pharos.data.formats import (
     unknown_form,
     unused_keys,
 )
-from pharos.data.load import load
+from pharos.data.prepare import prepare
 from pharos.data.sources import find_sources
-from pharos.data.split import load_splits
 from pharos.errors import DataError
 from pharos.spec.format_names import FORMAT_NAMES, all_format_names
 from pharos.spec.model import DataSpec
@@ -202,17 +202,19 @@ def test_every_row_of_the_table_in_the_readme_is_of_the_form_that_it_shows() -> 
         assert (training_mistake(form, "data.train") is not None) == (trained == "not yet")
 
 
-def test_files_are_read_as_the_spec_says_and_refused_for_training_where_that_cannot_be(tmp_path: Path) -> None:
+def test_files_are_read_as_the_spec_says_and_refused_for_training_where_that_cannot_be(
+    tmp_path: Path, arguments: dict
+) -> None:
     rows = [{"prompt": f"Where {i}?", "chosen": "There.", "rejected": "No."} for i in range(60)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     spec = DataSpec(train="train.jsonl", eval_fraction=0.2, test_fraction=0.2)
-    assert len(load(find_sources(spec, root=tmp_path)["train"], []).rows) == 60
+    assert len(read_rows(find_sources(spec, root=tmp_path)["train"]).rows) == 60
     with pytest.raises(DataError, match="data.train=train.jsonl: rows of the form preference .* cannot do yet"):
-        load_splits(spec, root=tmp_path)
+        prepare(spec, **arguments)
     chosen = spec.model_copy(update={"format": "prompt_completion", "columns": {"completion": "chosen"}})
-    splits = load_splits(chosen, root=tmp_path)
-    assert splits.format == "prompt/completion"
-    assert splits.warnings == ("train.jsonl: 'rejected' of 60 rows is not used",)
+    prepared = prepare(chosen, **arguments)
+    assert prepared.facts.format == "prompt/completion"
+    assert prepared.warnings == ("train.jsonl: 'rejected' of 60 rows is not used",)
     wrong = spec.model_copy(update={"columns": {"complition": "chosen"}})
     with pytest.raises(DataError, match="data.columns.complition=chosen is not read: .*Did you mean completion"):
         find_sources(wrong, root=tmp_path)
