@@ -6,6 +6,7 @@ Rank 0 writes what was seen as JSON; the runs themselves lie in checkpoints.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -122,6 +123,10 @@ def main(base_dir: Path, output_dir: Path) -> None:
         (output_dir / "seen.json").write_text(json.dumps(seen))
     dist.barrier()
     dist.destroy_process_group()
+    # The work is done. What Gloo's threads do at exit aborts the process now and then.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def scores_of_all(pool: Pool, chosen: PoolSettings, group: Group, runs: dict[int, Run]) -> list[dict[str, object]]:
