@@ -23,7 +23,7 @@ MEAN_SHARE = 0.35
 """The mean length of a row over the longest: conversations and worked answers are about so uneven."""
 CLOCK_TOKENS = 2048
 """Real tokens of one seat in a clock, about."""
-SEATS, REPETITIONS, NUM_STEPS = 4, 5, 4
+SEATS, REPETITIONS, NUM_STEPS = 4, 3, 3
 
 
 def run(options: Options) -> Report:
