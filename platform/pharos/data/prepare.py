@@ -7,10 +7,8 @@ What they are made from is in `recipe.py`, what is told of them in `streamed.py`
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,6 +26,7 @@ from pharos.data.store import PromptFile, RowSpill, TokenRows, open_prompts, ope
 from pharos.data.streamed import SKIPPED, Streamed, all_warnings, epoch_of, facts_of, new_streamed, refuse_unusable
 from pharos.data.template import TOKENIZER
 from pharos.data.workers import make_parts
+from pharos.folders import write_folder
 from pharos.plan.exchange import Split
 from pharos.plan.facts import DataFacts
 from pharos.spec.model import DataSpec
@@ -60,7 +59,11 @@ def prepare(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_digest
     recipe = recipe_of(spec, root=root, tokenizer_dir=tokenizer_dir, tokenizer_digest=tokenizer_digest)
     directory = cache_dir / recipe.digest
     if not is_prepared(directory, spec):
-        _write(directory, lambda folder: _write_prepared(folder, recipe))
+        write_folder(
+            directory,
+            lambda folder: _write_prepared(folder, recipe),
+            is_whole=lambda folder: (folder / MANIFEST).is_file(),
+        )
     return load_prepared(directory)
 
 
@@ -183,21 +186,3 @@ def _write_split(file: Path, spill: RowSpill, ledger: Ledger, order: np.ndarray 
         write_ordered_rows(file, spill, lengths, order, is_packed=False)
     else:
         write_rows(file, spill, lengths, ledger.num_trained())
-
-
-def _write(directory: Path, write: Callable[[Path], None]) -> None:
-    """Have a directory written beside and renamed when whole, so nobody sees half of it.
-
-    Where two processes write it at once, the second to finish keeps the first one's.
-    """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", dir=directory.parent))
-    try:
-        unfinished.chmod(0o755)
-        write(unfinished)
-        os.replace(unfinished, directory)
-    except OSError:
-        if not (directory / MANIFEST).is_file():
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

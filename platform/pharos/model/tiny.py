@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pharos.folders import ensure_folder
 from pharos.model.tiny_tokenizer import (
     MODEL_MAX_LENGTH,
     TEXT_END_ID,
@@ -17,7 +18,6 @@ from pharos.model.tiny_tokenizer import (
     VOCAB_SIZE,
     corpus_digest,
     digest,
-    ensure_folder,
 )
 
 Progress = Callable[[int, int], None]

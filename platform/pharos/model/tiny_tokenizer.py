@@ -9,17 +9,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
-import shutil
 import sysconfig
-import tempfile
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pharos.errors import BaseModelError
+from pharos.folders import ensure_folder
 
 VOCAB_SIZE = 2048
 MODEL_MAX_LENGTH = 512  # tokens
@@ -112,25 +109,3 @@ def _sources() -> list[Path]:
 def digest(recipe: dict) -> str:
     """Twelve hex digits that change with any value of the recipe."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def ensure_folder(folder: Path, write: Callable[[Path], None]) -> Path:
-    """The folder, written by `write` unless it is there.
-
-    It is written beside and renamed when whole, so two processes may build it at once: the second to finish keeps the
-    first one's, and nobody sees half of it.
-    """
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
-        unfinished.chmod(0o755)
-        write(unfinished)
-        os.replace(unfinished, folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return folder

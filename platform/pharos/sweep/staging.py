@@ -16,6 +16,7 @@ from pathlib import Path
 from pharos.data.facts import data_facts
 from pharos.data.prepare import PreparedData, prepare
 from pharos.errors import BaseModelError
+from pharos.folders import ensure_folder
 from pharos.model.base import TINY, resolve_base
 from pharos.model.facts import base_facts
 from pharos.model.tiny_tokenizer import ensure_tiny_tokenizer
@@ -110,11 +111,7 @@ def _base_facts(spec: SweepSpec, base_dir: Path | None, tokenizer_dir: Path) -> 
 def _beside_the_storage(built: Path, cache: Path) -> Path:
     """A copy of a built-in base below the storage, which every worker reads; the user's cache is this machine's."""
     copy = cache / built.name
-    if not copy.exists():
-        unfinished = cache / f".{built.name}-{os.getpid()}"
-        shutil.copytree(built, unfinished, dirs_exist_ok=True)
-        os.replace(unfinished, copy)
-    return copy
+    return ensure_folder(copy, lambda unfinished: shutil.copytree(built, unfinished, dirs_exist_ok=True))
 
 
 def user_cache() -> Path:

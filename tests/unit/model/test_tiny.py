@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pharos.folders import ensure_folder
 from pharos.model import tiny_pretraining
 from pharos.model.tiny import Recipe, ensure_base, tiny_config
 from pharos.model.tiny_pretraining import NOT_LEARNED, THREAD_TRIALS, on_faster_threads, training_rows
 from pharos.model.tiny_tokenizer import (
     TURN_START_ID,
     docstrings,
-    ensure_folder,
     ensure_tiny_tokenizer,
     train_tokenizer,
 )
