@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
+from tests.support.token_rows import rows_in_memory
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, get_scheduler
 
@@ -93,13 +94,7 @@ def random_rows(
     trained = np.ones(offsets[-1], dtype=np.uint8)
     for start, length in zip(offsets[:-1], lengths, strict=True):
         trained[start : start + round(length * (1 - trained_share))] = 0
-    return TokenRows(
-        tokens=tokens.astype(np.int32),
-        trained=trained,
-        offsets=offsets,
-        lengths=lengths,
-        trained_counts=np.add.reduceat(trained, offsets[:-1], dtype=np.int64),
-    )
+    return rows_in_memory(tokens, trained, offsets)
 
 
 def trial(number: int, *, num_steps: int, batch_size: int, r: int = 8, learning_rate: float = 2e-3) -> TrialPlan:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from tests.benchmarks.loops import Seats, llama, random_rows, replicated, trial
 from tests.benchmarks.reporting import Options, Report, Row, Table, Target
+from tests.support.token_rows import packed_rows, rows_in_memory
 
 from pharos.data.order import row_order
-from pharos.data.packing import pack, positions
 from pharos.data.prepare import TokenRows
 
 LENGTHS = (256, 512, 2048)
@@ -48,7 +48,7 @@ def run(options: Options) -> Report:
 def measure(longest: int, *, clock_tokens: int, num_steps: int) -> Row:
     """One length of sequences. reached: the gain in tokens/s over the gain that the pads' share would allow."""
     rows = uneven_rows(longest, num_tokens=max(4 * clock_tokens * num_steps, 8 * longest))
-    packs = packed(rows, longest)
+    packs = packed_rows(rows, longest)
     batch_rows = max(1, round(clock_tokens / rows.lengths.mean()))
     batch_packs = max(1, round(clock_tokens / packs.lengths.mean()))
     base = replicated(llama(hidden_size=192, num_layers=3))
@@ -106,28 +106,7 @@ def uneven_rows(longest: int, *, num_tokens: int) -> TokenRows:
     trained = np.ones(offsets[-1], dtype=np.uint8)
     for start, length in zip(offsets[:-1], lengths, strict=True):
         trained[start : start + max(1, round(length * 0.4))] = 0
-    return TokenRows(
-        tokens=whole.tokens,
-        trained=trained,
-        offsets=offsets,
-        lengths=lengths,
-        trained_counts=np.add.reduceat(trained, offsets[:-1], dtype=np.int64),
-    )
-
-
-def packed(rows: TokenRows, max_length: int) -> TokenRows:
-    packs = pack(rows.lengths, max_length)
-    pairs = [rows.row(index) for indices in packs for index in indices]
-    trained = np.concatenate([part for _, part in pairs]).astype(np.uint8)
-    offsets = np.cumsum([0, *(int(rows.lengths[indices].sum()) for indices in packs)])
-    return TokenRows(
-        tokens=np.concatenate([tokens for tokens, _ in pairs]),
-        trained=trained,
-        offsets=offsets,
-        lengths=np.diff(offsets),
-        trained_counts=np.add.reduceat(trained, offsets[:-1], dtype=np.int64),
-        positions=positions([len(tokens) for tokens, _ in pairs]),
-    )
+    return rows_in_memory(whole.tokens, trained, offsets)
 
 
 def loss_difference(rows: TokenRows, packs: TokenRows, batch_rows: int) -> float:

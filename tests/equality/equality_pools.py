@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.support.token_rows import rows_in_memory
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
@@ -69,13 +70,7 @@ def token_rows(count: int, *, seed: int) -> TokenRows:
     trained = np.zeros(offsets[-1], dtype=np.uint8)
     for start, end in itertools.pairwise(offsets):
         trained[generator.integers(start, end - 1) : end] = 1
-    return TokenRows(
-        tokens=generator.integers(1, VOCAB_SIZE, size=offsets[-1]).astype(np.int32),
-        trained=trained,
-        offsets=offsets,
-        lengths=lengths,
-        trained_counts=np.add.reduceat(trained, offsets[:-1], dtype=np.int64),
-    )
+    return rows_in_memory(generator.integers(1, VOCAB_SIZE, size=offsets[-1]), trained, offsets)
 
 
 def rows_of_all_splits() -> Rows:

@@ -10,11 +10,10 @@ import pytest
 import torch
 from equality_pools import MIXED, WITH_DROPOUT, Rows, distance, pool_of, settings, token_rows, train
 from equality_reference import train_reference
+from tests.support.token_rows import packed_rows
 from torch import nn
 from transformers import BloomConfig, BloomForCausalLM
 
-from pharos.data.packing import pack, positions
-from pharos.data.prepare import TokenRows
 from pharos.errors import BaseModelError
 
 PACK_TOKENS = 40
@@ -23,24 +22,7 @@ PACK_TOKENS = 40
 @pytest.fixture(scope="module")
 def packed(rows: Rows) -> Rows:
     """The rows of the other equality tests and as many again, two to eight in a pack; eval and test as they are."""
-    return rows | {"train": packed_rows(token_rows(58, seed=1))}
-
-
-def packed_rows(rows: TokenRows) -> TokenRows:
-    packs = pack(rows.lengths, PACK_TOKENS)
-    pairs = [rows.row(index) for indices in packs for index in indices]
-    own_positions = positions([len(tokens) for tokens, _ in pairs])
-    trained = np.concatenate([trained for _, trained in pairs]).astype(np.uint8)
-    trained[own_positions == 0] = 0
-    offsets = np.cumsum([0, *(rows.lengths[indices].sum() for indices in packs)])
-    return TokenRows(
-        tokens=np.concatenate([tokens for tokens, _ in pairs]),
-        trained=trained,
-        offsets=offsets,
-        lengths=np.diff(offsets),
-        trained_counts=np.add.reduceat(trained, offsets[:-1], dtype=np.int64),
-        positions=own_positions,
-    )
+    return rows | {"train": packed_rows(token_rows(58, seed=1), PACK_TOKENS)}
 
 
 def test_packed_rows_train_as_rows_apart_by_stock_peft_in_double_precision(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.support.token_rows import rows_in_memory
 
 from pharos.data.order import row_order
 from pharos.data.prepare import TokenRows
@@ -23,13 +24,7 @@ def rows() -> TokenRows:
     trained = np.zeros(offsets[-1], dtype=np.uint8)
     trained[offsets[1:] - 1] = 1
     trained[offsets[4] :] = 1
-    return TokenRows(
-        tokens=np.arange(10, 10 + offsets[-1], dtype=np.int32),
-        trained=trained,
-        offsets=offsets,
-        lengths=lengths,
-        trained_counts=np.add.reduceat(trained, offsets[:-1], dtype=np.int64),
-    )
+    return rows_in_memory(np.arange(10, 10 + offsets[-1]), trained, offsets)
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 3, 8])
