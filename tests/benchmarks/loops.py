@@ -11,11 +11,12 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
+from tests.support.plans import HYPERPARAMETERS
 from tests.support.token_rows import rows_in_memory
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, get_scheduler
@@ -25,7 +26,6 @@ from pharos.data.prepare import TokenRows
 from pharos.model.adapter_bank import fresh_adapter
 from pharos.model.targets import target_modules
 from pharos.plan.exchange import Admit, Evict
-from pharos.plan.hyperparameters import Hyperparameters
 from pharos.plan.pool import PoolSettings
 from pharos.plan.trial import TrialPlan
 from pharos.train.clocks import train_round
@@ -99,24 +99,15 @@ def random_rows(
 
 def trial(number: int, *, num_steps: int, batch_size: int, r: int = 8, learning_rate: float = 2e-3) -> TrialPlan:
     """A trial whose steps are one clock long. Its seed is its number; all trials see the same rows."""
-    hyperparameters = Hyperparameters(
+    hyperparameters = replace(
+        HYPERPARAMETERS,
         r=r,
         lora_alpha=2 * r,
-        lora_dropout=0.0,
-        use_rslora=False,
         learning_rate=learning_rate,
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        adam_epsilon=1e-8,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        lr_scheduler_type="linear",
         warmup_ratio=0.03,
-        num_train_epochs=1,
         max_steps=num_steps,
         batch_size=batch_size,
         seed=number,
-        data_seed=0,
     )
     return TrialPlan(number=number, params={}, hyperparameters=hyperparameters, num_steps=num_steps, clocks_per_step=1)
 

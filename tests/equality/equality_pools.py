@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.support.plans import HYPERPARAMETERS
 from tests.support.token_rows import rows_in_memory
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
@@ -18,7 +19,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalL
 from pharos.data.prepare import TokenRows
 from pharos.model.adapter_files import read_adapter
 from pharos.plan.exchange import Admit, Evict, Orders, RoundReport, SeatReport, Split, StepMetrics
-from pharos.plan.hyperparameters import Hyperparameters
 from pharos.plan.pool import PoolSettings
 from pharos.plan.trial import TrialPlan
 from pharos.train.frozen_base import ReplicatedBase
@@ -78,25 +78,7 @@ def rows_of_all_splits() -> Rows:
     return {"train": token_rows(29, seed=1), "eval": token_rows(7, seed=2), "test": token_rows(5, seed=3)}
 
 
-PLAIN = Hyperparameters(
-    r=4,
-    lora_alpha=8,
-    lora_dropout=0.0,
-    use_rslora=False,
-    learning_rate=5e-3,
-    adam_beta1=0.9,
-    adam_beta2=0.99,
-    adam_epsilon=1e-8,
-    weight_decay=0.0,
-    max_grad_norm=1.0,
-    lr_scheduler_type="linear",
-    warmup_ratio=0.0,
-    num_train_epochs=1,
-    max_steps=None,
-    batch_size=2,
-    seed=0,
-    data_seed=0,
-)
+PLAIN = replace(HYPERPARAMETERS, learning_rate=5e-3, adam_beta2=0.99, batch_size=2)
 
 
 def trial(number: int, *, num_steps: int = 12, micro_batch_size: int = 2, shards: int = 1, **changes: Any) -> TrialPlan:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from pharos.plan.facts import BaseFacts, DataFacts, MachineFacts, TargetModule
+from pharos.plan.hyperparameters import Hyperparameters
 from pharos.plan.sweep_plan import SweepPlan, plan_sweep
 from pharos.spec.model import SweepSpec
 
@@ -40,6 +41,27 @@ DATA = DataFacts(
     digest="data",
 )
 MACHINE = MachineFacts(num_cpus=2, memory_bytes=16 * 10**9)
+
+HYPERPARAMETERS = Hyperparameters(
+    r=4,
+    lora_alpha=8,
+    lora_dropout=0.0,
+    use_rslora=False,
+    learning_rate=3e-4,
+    adam_beta1=0.9,
+    adam_beta2=0.999,
+    adam_epsilon=1e-8,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    lr_scheduler_type="linear",
+    warmup_ratio=0.0,
+    num_train_epochs=1,
+    max_steps=None,
+    batch_size=8,
+    seed=0,
+    data_seed=0,
+)
+"""Plain ones; a test that means others says which with `dataclasses.replace`."""
 
 
 def a_spec(*, max_steps: int = 40, num_trials: int = 8, **sections: Any) -> SweepSpec:

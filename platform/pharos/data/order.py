@@ -54,17 +54,19 @@ def collate(rows: TokenRows, indices: Sequence[int] | np.ndarray, pad_id: int, l
     shape = (len(lengths), longest if length is None else length)
     tokens_BT = np.full(shape, pad_id, dtype=np.int64)
     trained_BT = np.zeros(shape, dtype=bool)
-    for b, index in enumerate(indices):
-        tokens_BT[b, : lengths[b]], trained_BT[b, : lengths[b]] = rows.row(index)
-    positions_BT = targets_BT = None
-    if rows.positions is not None:
-        positions_BT = np.maximum(np.arange(shape[1]) - lengths[:, None], 0)
+    positions_BT = None if rows.positions is None else np.maximum(np.arange(shape[1]) - lengths[:, None], 0)
+    targets_BT = None if rows.targets is None else np.full(shape, pad_id, dtype=np.int64)
+    columns = (
+        (tokens_BT, rows.tokens),
+        (trained_BT, rows.trained),
+        (positions_BT, rows.positions),
+        (targets_BT, rows.targets),
+    )
+    for batch_BT, column in columns:
+        if batch_BT is None or column is None:
+            continue
         for b, index in enumerate(indices):
-            positions_BT[b, : lengths[b]] = rows.positions[rows.offsets[index] : rows.offsets[index + 1]]
-    if rows.targets is not None:
-        targets_BT = tokens_BT.copy()
-        for b, index in enumerate(indices):
-            targets_BT[b, : lengths[b]] = rows.targets[rows.offsets[index] : rows.offsets[index + 1]]
+            batch_BT[b, : lengths[b]] = column[rows.offsets[index] : rows.offsets[index + 1]]
     return Batch(tokens=tokens_BT, trained=trained_BT, lengths=lengths, positions=positions_BT, targets=targets_BT)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.plans import HYPERPARAMETERS
 
 from pharos.errors import StorageError
 from pharos.model.adapter_bank import fresh_adapter
-from pharos.plan.hyperparameters import Hyperparameters
 from pharos.plan.trial import TrialPlan
 from pharos.train.checkpoint import Checkpoint, Progress, keep_only, load_checkpoint, save_checkpoint
 
@@ -21,24 +21,16 @@ PROGRESS = Progress(step=50, clocks=151, rows_done=2, partial_loss=0.25, best_me
 
 @pytest.fixture
 def checkpoint() -> Checkpoint:
-    chosen = Hyperparameters(
+    chosen = replace(
+        HYPERPARAMETERS,
         r=3,
         lora_alpha=6,
         lora_dropout=0.1,
-        use_rslora=False,
         learning_rate=1e-4,
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        adam_epsilon=1e-8,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        lr_scheduler_type="linear",
         warmup_ratio=0.1,
         num_train_epochs=2,
-        max_steps=None,
         batch_size=6,
         seed=5,
-        data_seed=0,
     )
     plan = TrialPlan(number=7, params={"lora.r": 3}, hyperparameters=chosen, num_steps=100, clocks_per_step=3)
     adapter, moments = (fresh_adapter(TARGETS, r=3, seed=seed) for seed in (5, 6))

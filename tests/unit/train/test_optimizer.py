@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from tests.support.plans import HYPERPARAMETERS
 
 from pharos.model.adapter_bank import AdapterBank
-from pharos.plan.hyperparameters import Hyperparameters
 from pharos.train.optimizer import SeatedAdamW
 
-CHOSEN = Hyperparameters(
+CHOSEN = replace(
+    HYPERPARAMETERS,
     r=2,
     lora_alpha=4,
-    lora_dropout=0.0,
-    use_rslora=False,
     learning_rate=1e-2,
-    adam_beta1=0.9,
     adam_beta2=0.99,
-    adam_epsilon=1e-8,
     weight_decay=0.1,
-    max_grad_norm=1.0,
     lr_scheduler_type="constant",
-    warmup_ratio=0.0,
-    num_train_epochs=1,
-    max_steps=None,
     batch_size=1,
-    seed=0,
-    data_seed=0,
 )
 
 
