@@ -202,7 +202,7 @@ def test_every_sweep_is_listed() -> None:
 
 
 def test_the_exit_codes_are_those_of_the_code() -> None:
-    from pharos.cli import INTERRUPTED
+    from pharos.cli.sweeps import INTERRUPTED
     from pharos.errors import PharosError, UserError
 
     codes = re.findall(r"^\| (\d+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)

@@ -1,0 +1,53 @@
+"""Arguments and options that several verbs share, and the spec that they make together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pharos.errors import UserError
+from pharos.spec.model import SweepSpec
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file, YAML.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field: --set optim.learning_rate=1e-4. Repeatable."),
+]
+Storage = Annotated[Path | None, typer.Option(help="Directory of the sweep's state (default: the spec's).")]
+TrackingUri = Annotated[str | None, typer.Option(help="MLflow tracking URI (default: the spec's, else SQLite).")]
+Address = Annotated[
+    str | None,
+    typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster (default: start Ray on this machine)."),
+]
+DashboardPort = Annotated[int | None, typer.Option(help="Port of Ray's dashboard on loopback (default: a free one).")]
+
+
+def load(spec: Path, overrides: list[str] | None, storage: Path | None, tracking_uri: str | None) -> SweepSpec:
+    from pharos.spec.load import load_spec
+
+    loaded = load_spec(spec, overrides or ())
+    if storage is not None:
+        loaded = loaded.model_copy(update={"storage": str(storage)})
+    if tracking_uri is not None:
+        loaded = loaded.model_copy(update={"tracking": loaded.tracking.model_copy(update={"uri": tracking_uri})})
+    return loaded
+
+
+@contextmanager
+def places_of(
+    spec: Path, overrides: list[str] | None, storage: Path | None, tracking_uri: str | None
+) -> Iterator[None]:
+    """Say of a value that turned out not to work where it was written, as of one that the file's checks refuse."""
+    from pharos.spec.load import located, written_places
+
+    options = {"storage": storage, "tracking.uri": tracking_uri}
+    places = written_places(spec, overrides or ())
+    places = {key: place for key, place in places.items() if options.get(key) is None}
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(located(error.message, places)) from error

@@ -1,0 +1,115 @@
+"""The verbs that plan and train: plan, sweep, train."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from pharos.cli.app import app
+from pharos.cli.options import Address, DashboardPort, Overrides, SpecPath, Storage, TrackingUri, load, places_of
+from pharos.spec.model import SweepSpec
+
+INTERRUPTED = 130
+"""Exit code of a sweep that was interrupted, as a shell reports SIGINT."""
+
+
+@app.command()
+def plan(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    storage: Storage = None,
+    train: Annotated[bool, typer.Option("--train", help="Plan `pharos train` instead of the sweep.")] = False,
+) -> None:
+    """Say what a sweep will do and whether it fits, without starting anything."""
+    from pharos import console
+    from pharos.sweep.staging import outlook
+
+    loaded = load(spec, overrides, storage, None)
+    loaded = _without_search(loaded) if train else loaded
+    with places_of(spec, overrides, storage, None):
+        console.show_plan(outlook(loaded, root=spec.absolute().parent), loaded)
+
+
+@app.command()
+def sweep(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+    address: Address = None,
+    dashboard_port: DashboardPort = None,
+) -> None:
+    """Search: train many trials at once, then merge, check and register the best. Run again to resume."""
+    loaded = load(spec, overrides, storage, tracking_uri)
+    with places_of(spec, overrides, storage, tracking_uri):
+        _run(loaded, spec, address, dashboard_port)
+
+
+@app.command()
+def train(
+    spec: SpecPath,
+    overrides: Overrides = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+    address: Address = None,
+    dashboard_port: DashboardPort = None,
+) -> None:
+    """Fine-tune once with the spec's own values, over all workers; tracked, merged and registered like a sweep."""
+    loaded = _without_search(load(spec, overrides, storage, tracking_uri))
+    with places_of(spec, overrides, storage, tracking_uri):
+        _run(loaded, spec, address, dashboard_port)
+
+
+def _without_search(spec: SweepSpec) -> SweepSpec:
+    """A sweep's file as one fine-tune. It gets a name of its own beside the sweep, and the same registered model."""
+    from pharos.plan.sweep_plan import single_trial_spec
+
+    if spec.search is None:
+        return single_trial_spec(spec)
+    register = spec.register_.model_copy(update={"model": spec.register_.model or spec.name})
+    return single_trial_spec(spec.model_copy(update={"name": f"{spec.name}-train", "register_": register}))
+
+
+def _run(spec: SweepSpec, path: Path, address: str | None, dashboard_port: int | None) -> None:
+    """Plan, stage, run with a live view, show the result. An interrupt leaves a message and a sweep to resume."""
+    from rich.console import Console
+
+    from pharos import console
+    from pharos.sweep.environment import set_environment
+    from pharos.sweep.paths import SweepPaths
+    from pharos.sweep.staging import outlook, stage
+
+    root = path.absolute().parent
+    screen = Console(highlight=False)
+    plan = outlook(spec, root=root)
+    console.show_plan(plan, spec, console=screen)
+    signal.signal(signal.SIGTERM, _interrupt)
+    set_environment(address=address)
+    try:
+        with console.LiveSweep(screen, plan) as view:
+            staged = stage(spec, root=root, progress=view.phase)
+            from pharos.sweep.driver import Cluster, run_sweep
+
+            result = run_sweep(staged, cluster=Cluster(address=address, dashboard_port=dashboard_port), view=view)
+    except KeyboardInterrupt:
+        screen.print(
+            "Stopped. Finished trials are kept, the others resume: run the same command again.", soft_wrap=True
+        )
+        sys.exit(INTERRUPTED)
+    paths = SweepPaths(staged.storage, spec.name)
+    console.show_result(
+        result,
+        root=str(paths.root),
+        model_dir=str(paths.merged),
+        tracking_uri=spec.tracking.uri or paths.tracking_uri,
+        console=screen,
+    )
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
