@@ -15,6 +15,7 @@ from pharos.model.merge import merge_adapter
 from pharos.model.parity import Parity, check_parity
 from pharos.plan import events as ev
 from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.metrics import GENERATED
 from pharos.plan.trial import BASELINE, trial_name
 from pharos.sweep.names import UNTRAINED
 from pharos.sweep.paths import SweepPaths
@@ -47,8 +48,8 @@ def hand_over(
     merge_adapter(staged.base_dir, adapter, paths.merged, chat_template=template)
     progress("comparing the merged model with base + adapter")
     parity = _check(staged, adapter, paths.merged)
-    measured = {"parity": parity.max_abs_difference, "eval_loss": winner.score or 0.0, **winner.test_metrics}
-    if staged.spec.test.generate:
+    measured = {"parity": parity.max_abs_difference, ledger.metric: winner.score or 0.0, **winner.test_metrics}
+    if staged.spec.test.generate or ledger.metric in GENERATED:
         for scored in _exact_matches(staged, paths, ledger, winner, progress):
             measured |= scored.metrics if scored.number == winner.number else {}
             yield scored
