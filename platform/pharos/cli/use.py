@@ -91,11 +91,50 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(evaluation.to_json() | {"output": str(folder)}, ensure_ascii=False, indent=2))
     else:
-        chat = ["pharos", "chat", model, *(["--storage", str(storage)] if storage != STORAGE else [])]
-        chat += [word for option in (("--tracking-uri", tracking_uri), ("--base", base)) if option[1] for word in option]
-        console.show_evaluation(evaluation.to_json(), folder=str(folder), chat_command=shlex.join(map(str, chat)))
+        again = {"--storage": None if storage == STORAGE else storage, "--tracking-uri": tracking_uri, "--base": base}
+        options = [str(word) for option in again.items() if option[1] is not None for word in option]
+        console.show_evaluation(
+            evaluation.to_json(),
+            folder=str(folder),
+            chat_command=shlex.join(["pharos", "chat", model, *options]),
+            console=Console(highlight=False),
+        )
         if generate and not rows.asked:
             typer.echo("No answers were generated: these rows hold no questions, only what follows them.")
+
+
+@app.command()
+def chat(
+    model: Model,
+    against: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Another model, which answers the same beside it.")
+    ] = None,
+    system: Annotated[str, typer.Option(help="What the model is told before all.")] = "",
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of an answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="0: greedy (default: the model's own).")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Default: the model's own.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Where answers are drawn: draw the same again.")] = None,
+    storage: ModelStorage = STORAGE,
+    tracking_uri: Registry = None,
+    base: Base = None,
+    dtype: Dtype = "auto",
+) -> None:
+    """Talk to a model, in its own template; /help says how. Reads lines of a pipe as well."""
+    from rich.console import Console
+
+    from pharos import console
+    from pharos.handover.references import find_model
+
+    found = [find_model(model, storage=storage, tracking_uri=tracking_uri, base=base)]
+    if against is not None:
+        found.append(find_model(against, storage=storage, tracking_uri=tracking_uri))
+    with Console(stderr=True).status("loading the model"):
+        from pharos.handover.chat import ChatSettings, talker
+        from pharos.handover.open_model import open_model
+
+        settings = ChatSettings(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        talkers = [talker(open_model(one, dtype=dtype), settings, system=system) for one in found]
+    console.chat(talkers, read=console.read_line, console=Console(highlight=False))
 
 
 def _slug(text: str) -> str:

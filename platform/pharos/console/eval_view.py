@@ -22,9 +22,8 @@ MEANING = {
 }
 
 
-def show_evaluation(evaluation: dict[str, Any], *, folder: str, chat_command: str, console: Console | None = None) -> None:
+def show_evaluation(evaluation: dict[str, Any], *, folder: str, chat_command: str, console: Console) -> None:
     """Print an evaluation as `to_json` gives it. folder: where it was written. chat_command: what to type next."""
-    console = console or Console(highlight=False)
     rows = words.plural(evaluation["num_rows"], "row")
     title = Text(evaluation["model"], style="bold").append(f"  on {rows} of {evaluation['data']}", style="not bold")
     console.print(title, soft_wrap=True)
