@@ -14,9 +14,10 @@ from pharos import __version__
 from pharos.cli.app import app
 from pharos.cli.data import data_app
 from pharos.cli.sweeps import plan, sweep, train
+from pharos.cli.use import chat, evaluate
 from pharos.errors import PharosError
 
-__all__ = ["app", "data_app", "main", "plan", "sweep", "train"]
+__all__ = ["app", "chat", "data_app", "evaluate", "main", "plan", "sweep", "train"]
 
 
 @app.command()

@@ -3,11 +3,23 @@
 Other rooms use the names exported here.
 """
 
+from pharos.console.chat_view import chat, read_line
 from pharos.console.check_view import show_check
 from pharos.console.error_view import show_error
+from pharos.console.eval_view import show_evaluation
 from pharos.console.live import LiveSweep
 from pharos.console.plan_view import show_plan
 from pharos.console.result_view import show_result
 from pharos.console.row_view import show_rows
 
-__all__ = ["LiveSweep", "show_check", "show_error", "show_plan", "show_result", "show_rows"]
+__all__ = [
+    "LiveSweep",
+    "chat",
+    "read_line",
+    "show_check",
+    "show_error",
+    "show_evaluation",
+    "show_plan",
+    "show_result",
+    "show_rows",
+]
