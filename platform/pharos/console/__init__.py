@@ -7,7 +7,8 @@ from pharos.console.check_view import show_check
 from pharos.console.error_view import show_error
 from pharos.console.live import LiveSweep
 from pharos.console.plan_view import show_plan
+from pharos.console.progress import bytes_progress
 from pharos.console.result_view import show_result
 from pharos.console.row_view import show_rows
 
-__all__ = ["LiveSweep", "show_check", "show_error", "show_plan", "show_result", "show_rows"]
+__all__ = ["LiveSweep", "bytes_progress", "show_check", "show_error", "show_plan", "show_result", "show_rows"]
