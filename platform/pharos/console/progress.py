@@ -33,8 +33,8 @@ def _lines(what: str, console: Console) -> Callable[[int, int], None]:
         tenths = STEPS * done // total if total else STEPS
         if tenths > told:
             told = tenths
-            done_gb, total_gb = done / 10**9, total / 10**9
-            line = f"{what}: {100 * tenths // STEPS}%, {done_gb:.2f} of {total_gb:.2f} GB"
+            unit, size = ("GB", 10**9) if total >= 10**9 else ("MB", 10**6)
+            line = f"{what}: {100 * tenths // STEPS}%, {done / size:.1f} of {total / size:.1f} {unit}"
             console.print(Text(line), soft_wrap=True)
 
     return tell

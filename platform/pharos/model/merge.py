@@ -25,6 +25,7 @@ from pharos.model.facts import LAYER, directory_digest
 from pharos.model.merge_shards import DTYPES, WrittenFile, write_shard
 
 MANIFEST = "pharos_manifest.json"
+CARD, CHAT_TEMPLATE = "README.md", "chat_template.jinja"
 COPIED = (".json", ".jinja", ".txt", ".model")  # config, index, generation config, tokenizer, chat template
 
 
@@ -34,6 +35,7 @@ def merge_adapter(
     output_dir: Path,
     *,
     chat_template: str | None = None,
+    card: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write base + adapter as a plain model directory with a manifest.
@@ -42,6 +44,7 @@ def merge_adapter(
 
     Args:
         chat_template: the Jinja text that the adapter was trained with, where it is not the base's own.
+        card: the model card, Markdown; `add_card` adds one later.
         progress: told (bytes written, bytes in all) after each tensor.
 
     Raises HandOverError if the adapter is of a kind that cannot be merged, if one of its modules does not match exactly
@@ -74,7 +77,9 @@ def merge_adapter(
             written[file.name] = write_shard(file, unfinished / file.name, held, updates, wrote)
         _copy_small_files(base_dir, unfinished)
         if chat_template is not None:
-            (unfinished / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+            (unfinished / CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
+        if card is not None:
+            (unfinished / CARD).write_text(card, encoding="utf-8")
         _write_manifest(unfinished, base_dir, adapter_dir, written)
         _sync(unfinished)
         if output_dir.exists():
@@ -117,6 +122,19 @@ def match_weights(updates: Mapping[str, Update], tensors: Mapping[str, StoredTen
             )
         found[names[0]] = update
     return found
+
+
+def add_card(directory: Path, card: str) -> None:
+    """Put a model card into a merged model, or in place of the one there, and into its manifest."""
+    (directory / CARD).write_text(card, encoding="utf-8")
+    manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"][CARD] = asdict(_fingerprint(directory / CARD))
+    _sync(directory / CARD)
+    unfinished = directory / f".{MANIFEST}.unfinished"
+    unfinished.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    _sync(unfinished)
+    unfinished.replace(directory / MANIFEST)
+    _sync(directory)
 
 
 def verify_manifest(directory: Path) -> None:
@@ -192,11 +210,14 @@ def _write_manifest(directory: Path, base_dir: Path, adapter_dir: Path, written:
         if path.is_dir() or name not in written:
             _sync(path)
         if path.is_file():
-            known = written.get(name) or WrittenFile(size_bytes=path.stat().st_size, sha256=_sha256(path))
-            files[name] = asdict(known)
+            files[name] = asdict(written.get(name) or _fingerprint(path))
     manifest = {"base_digest": directory_digest(base_dir), "adapter_digest": adapter.hexdigest()[:16], "files": files}
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     _sync(directory / MANIFEST)
+
+
+def _fingerprint(file: Path) -> WrittenFile:
+    return WrittenFile(size_bytes=file.stat().st_size, sha256=_sha256(file))
 
 
 def _sha256(file: Path) -> str:
