@@ -14,10 +14,11 @@ from pharos import __version__
 from pharos.cli.app import app
 from pharos.cli.data import data_app
 from pharos.cli.export import export_model, merge
+from pharos.cli.rerun import rerun
 from pharos.cli.sweeps import plan, sweep, train
 from pharos.errors import PharosError
 
-__all__ = ["app", "data_app", "export_model", "main", "merge", "plan", "sweep", "train"]
+__all__ = ["app", "data_app", "export_model", "main", "merge", "plan", "rerun", "sweep", "train"]
 
 
 @app.command()

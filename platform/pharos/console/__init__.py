@@ -7,8 +7,19 @@ from pharos.console.check_view import show_check
 from pharos.console.error_view import show_error
 from pharos.console.live import LiveSweep
 from pharos.console.plan_view import show_plan
-from pharos.console.progress import bytes_progress
+from pharos.console.progress import bytes_progress, steps_progress
+from pharos.console.rerun_view import show_curves
 from pharos.console.result_view import show_result
 from pharos.console.row_view import show_rows
 
-__all__ = ["LiveSweep", "bytes_progress", "show_check", "show_error", "show_plan", "show_result", "show_rows"]
+__all__ = [
+    "LiveSweep",
+    "bytes_progress",
+    "show_check",
+    "show_curves",
+    "show_error",
+    "show_plan",
+    "show_result",
+    "show_rows",
+    "steps_progress",
+]
