@@ -9,17 +9,22 @@ from pharos.console.error_view import show_error
 from pharos.console.eval_view import show_evaluation
 from pharos.console.live import LiveSweep
 from pharos.console.plan_view import show_plan
+from pharos.console.progress import bytes_progress, steps_progress
+from pharos.console.rerun_view import show_curves
 from pharos.console.result_view import show_result
 from pharos.console.row_view import show_rows
 
 __all__ = [
     "LiveSweep",
+    "bytes_progress",
     "chat",
     "read_line",
     "show_check",
+    "show_curves",
     "show_error",
     "show_evaluation",
     "show_plan",
     "show_result",
     "show_rows",
+    "steps_progress",
 ]

@@ -25,6 +25,7 @@ class SweepStarted(Event):
     """First event of a log, and again at each resume (then `resumed` is true).
 
     spec: the whole spec as JSON, defaults filled in. digests: of spec, data, base, tokenizer. versions: of libraries.
+    root: the directory that the spec's relative paths are relative to; "" in a log that does not say.
     """
 
     kind: ClassVar[str] = "sweep_started"
@@ -35,6 +36,7 @@ class SweepStarted(Event):
     num_trials: int
     metric: str
     resumed: bool = False
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

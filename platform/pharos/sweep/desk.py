@@ -84,7 +84,9 @@ class Desk:
 
     # What the driver asks.
 
-    async def open(self, *, digests: Mapping[str, str], versions: Mapping[str, str], spec_json: dict[str, Any]) -> None:
+    async def open(
+        self, *, digests: Mapping[str, str], versions: Mapping[str, str], spec_json: dict[str, Any], root: str = ""
+    ) -> None:
         """Write the first event of this session."""
         self._emit(
             ev.SweepStarted(
@@ -95,6 +97,7 @@ class Desk:
                 num_trials=self._plan.num_trials,
                 metric=self._metric,
                 resumed=bool(self._events),
+                root=root,
             )
         )
 

@@ -177,7 +177,10 @@ class _Run:
             )
             ray.get(
                 self._desk.open.remote(
-                    digests=self._staged.digests(), versions=library_versions(), spec_json=self._spec_without_password()
+                    digests=self._staged.digests(),
+                    versions=library_versions(),
+                    spec_json=self._spec_without_password(),
+                    root=str(self._staged.root),
                 )
             )
             follower = Follower(self._log, self._runs())

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pharos.data.prepare import open_prompts, open_split, own_chat_template
+from pharos.handover.card import model_card
+from pharos.handover.card_facts import trial_facts
 from pharos.model.generate import exact_match
-from pharos.model.merge import merge_adapter
+from pharos.model.merge import add_card, merge_adapter
 from pharos.model.parity import Parity, check_parity
 from pharos.plan import events as ev
 from pharos.plan.ledger import Ledger, TrialRecord
@@ -55,6 +57,8 @@ def hand_over(
             yield scored
     if staged.spec.register_.enabled:
         progress("registering")
+        facts = trial_facts(ledger, winner.number, base_dir=staged.base_dir, measured=measured)
+        add_card(paths.merged, model_card(facts, form="merged", folder=paths.merged.name))
         yield _register(staged, paths, winner, adapter, measured, runs)
 
 
