@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pharos.errors import HandOverError
@@ -163,7 +164,7 @@ def _record(turn: Turn, move: Move) -> None:
     }
     for name, value in tags.items():
         turn.beat()
-        turn.write(lambda name=name, value=value: client.set_model_version_tag(model, move.to, PROMOTED + name, value))
+        turn.write(partial(client.set_model_version_tag, model, move.to, PROMOTED + name, value))
     entry = json.dumps(asdict(move), sort_keys=True)
     turn.write(lambda: client.set_registered_model_tag(model, f"{HISTORY}{move.number:06d}", entry))
 

@@ -166,7 +166,7 @@ class Clock:
         return self.now_s
 
     def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
+        self.now_s += 10 * seconds
         self.meanwhile()
 
 
@@ -199,9 +199,10 @@ def test_a_process_elsewhere_that_beats_is_waited_for(client: Any) -> None:
 def test_a_process_that_stood_still_writes_no_more(client: Any) -> None:
     clock = Clock()
     waiting = Waiting(place=Place.own(), clock=clock, sleep=clock.sleep)
-    with pytest.raises(TurnLost, match="stood still for 60 s"), turn_at(client, MODEL, waiting=waiting) as turn:
-        clock.sleep(60)
-        turn.write(lambda: client.set_registered_model_alias(MODEL, "champion", "1"))
+    with turn_at(client, MODEL, waiting=waiting) as turn:
+        clock.now_s += 60
+        with pytest.raises(TurnLost, match="stood still for 60 s"):
+            turn.write(lambda: client.set_registered_model_alias(MODEL, "champion", "1"))
     assert aliases(client) == {}
 
 
@@ -221,7 +222,8 @@ def test_a_process_taken_for_dead_notices(client: Any) -> None:
 
 
 @pytest.mark.parametrize("_", range(5))
-def test_of_many_threads_one_wins_and_the_others_say_so(client: Any, _: int) -> None:
+def test_of_many_threads_one_wins_and_the_others_say_so(_: int) -> None:
+    client = with_versions(MemoryRegistry(delay_s=0.005))
     move(client, "1", None)
     outcomes: list[str] = []
     start = threading.Barrier(20)
