@@ -65,6 +65,27 @@ class Verdict:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a promotion or a roll-back came to. before: the champion until now; champion: the one from now on.
+
+    settled: what crashed commands had left, each in a sentence.
+    """
+
+    model: str
+    version: str
+    before: str | None
+    champion: str | None
+    reason: str
+    comparison: Comparison | None = None
+    settled: tuple[str, ...] = ()
+    forced: bool = False
+
+    @property
+    def is_champion(self) -> bool:
+        return self.champion == self.version
+
+
 def compare(
     candidate: RowLosses, champion: RowLosses, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
 ) -> Comparison:

@@ -2,14 +2,14 @@
 
 Every move has its turn (`turns.py`) and goes through these states; a crash may come between any two writes:
 
-| # | written                                  | a crash after it leaves                        | the next command             |
-|---|------------------------------------------|------------------------------------------------|------------------------------|
-| 1 | an intent without a plan                 | nothing changed                                | deletes the intent           |
-| 2 | the plan: from, to, `previous` as it was | nothing changed                                | takes back: deletes it       |
-| 3 | `previous` := the champion               | `champion` as before, `previous` the same      | takes back: `previous` again |
-| 4 | `champion` := the new one                | the new champion, its tags not all written     | finishes: tags and history   |
-| 5 | who, when, why, from what: as tags       | the same                                       | finishes                     |
-| 6 | the history entry, the intent deleted    | done                                           | -                            |
+| # | written                                | a crash after it leaves                 | the next command             |
+|---|----------------------------------------|-----------------------------------------|------------------------------|
+| 1 | an intent without a plan               | nothing changed                         | deletes the intent           |
+| 2 | the plan: from, to, `previous` by then | nothing changed                         | takes back: deletes it       |
+| 3 | `previous` := the champion             | `champion` stays, `previous` equals it  | takes back: `previous` again |
+| 4 | `champion` := the new one              | the new champion without all its tags   | finishes: tags and history   |
+| 5 | who, when, why, from what: as tags     | the same                                | finishes                     |
+| 6 | the history entry, the intent deleted  | done                                    | -                            |
 
 The one write that decides is 4, of one row: at every moment `champion` names one version, which was verified before. A
 move that finds another champion than the one it was compared with has **lost**: it says so and changes nothing. So

@@ -7,11 +7,11 @@ MLflow has no compare-and-swap, so turns are Lamport's bakery (1974), which need
 3. waits until nobody is choosing and nobody with a lower (ticket, id) is there. Then it is alone, and stays so until it
    deletes its intent. Someone who comes later has seen its ticket, and so draws a higher one.
 
-A crash leaves an intent behind. It is **dead**, and no longer waited for, once its process is gone (where host, boot and
-process namespace are this process's own) or else once a waiter has seen it unchanged for WATCH_S on its own clock. So
-no two machines' clocks are ever compared. The other half of that lease: whoever holds or awaits a turn writes its
-intent anew every BEAT_S, and starts no write when HOLD_S have passed since the last time. A call ends within CALL_S, so
-all that it ever writes is there before someone else can take it for dead: HOLD_S + CALL_S < WATCH_S.
+A crash leaves an intent behind. It is **dead**, and no longer waited for, once its process is gone (where host, boot
+and process namespace are this process's own) or else once a waiter has seen it unchanged for WATCH_S on its own clock.
+So no two machines' clocks are ever compared. The other half of that lease: whoever holds or awaits a turn writes its
+intent anew every BEAT_S, and starts no write when HOLD_S have passed since the last time. A call ends within CALL_S,
+so all that it ever writes is there before someone else can take it for dead: HOLD_S + CALL_S < WATCH_S.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BEAT_S = 3.0
 POLL_S = 0.1
 REQUEST_TIMEOUT_S = 10
 LOCKED_S = 5.0
-"""How long a call is made again whose SQLite file is locked by another process. MLflow itself waits for 20 s in each."""
+"""How long a call is made again whose SQLite file is locked. MLflow itself waits for 20 s in each."""
 
 Answer = TypeVar("Answer")
 
