@@ -8,6 +8,7 @@ from pharos.console.check_view import show_check
 from pharos.console.error_view import show_error
 from pharos.console.eval_view import show_evaluation
 from pharos.console.live import LiveSweep
+from pharos.console.models_view import show_models, show_promotion, show_rollback, show_version, told
 from pharos.console.plan_view import show_plan
 from pharos.console.progress import bytes_progress, steps_progress
 from pharos.console.rerun_view import show_curves
@@ -23,8 +24,13 @@ __all__ = [
     "show_curves",
     "show_error",
     "show_evaluation",
+    "show_models",
     "show_plan",
+    "show_promotion",
     "show_result",
+    "show_rollback",
     "show_rows",
+    "show_version",
     "steps_progress",
+    "told",
 ]

@@ -6,6 +6,7 @@ Nothing is registered that failed a check. Each outcome is yielded as an event f
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from pharos.plan import events as ev
 from pharos.plan.ledger import Ledger, TrialRecord
 from pharos.plan.metrics import GENERATED
 from pharos.plan.trial import BASELINE, trial_name
+from pharos.spec.identity import spec_to_json
 from pharos.sweep.names import UNTRAINED
 from pharos.sweep.paths import SweepPaths
 from pharos.sweep.staging import Staged
-from pharos.track.mlflow_runs import MlflowRuns
+from pharos.track.mlflow_runs import MlflowRuns, published
 from pharos.track.registry import Lineage, register_version
-from pharos.track.versions import library_versions
+from pharos.track.versions import ENVIRONMENT, code_version, environment_lock, library_versions
 
 NUM_PARITY_ROWS = 16
 GENERATION_BATCH = 64
@@ -107,6 +109,11 @@ def _register(
         digests=staged.digests() | {"adapter": hashlib.sha256(weights).hexdigest()},
         metrics=measured,
         versions=library_versions(),
+        origin=_origin(staged),
+        files={
+            "spec.json": json.dumps(published(spec_to_json(staged.spec)), indent=2),
+            ENVIRONMENT: environment_lock(),
+        },
     )
     model = staged.spec.register_.model or staged.spec.name
     version = register_version(runs, model=model, merged=paths.merged, adapter=adapter, lineage=lineage)
@@ -117,6 +124,18 @@ def _register(
         alias=version.alias,
         source=version.source if version.path is None else str(version.path),
     )
+
+
+def _origin(staged: Staged) -> dict[str, str]:
+    """Names behind the digests: what to look for, and where it was."""
+    return {
+        "base": staged.spec.base,
+        **({} if staged.spec.revision is None else {"revision": staged.spec.revision}),
+        **({"trust_remote_code": "true"} if staged.spec.trust_remote_code else {}),
+        "base_directory": str(staged.base_dir),
+        "storage": str(staged.storage),
+        "code": code_version(),
+    }
 
 
 def _called(staged: Staged, number: int) -> str:

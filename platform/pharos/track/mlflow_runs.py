@@ -176,7 +176,7 @@ class MlflowRuns:
 
     def _start(self, event: ev.SweepStarted) -> None:
         sweep = self._sweep_run()
-        spec = _without_password(event.spec)
+        spec = published(event.spec)
         self._tag(sweep, {"state": "RUNNING", "metric": event.metric, "num_trials": event.num_trials})
         self._tag(sweep, {f"digest.{name}": digest for name, digest in event.digests.items()})
         self._tag(sweep, {f"version.{name}": version for name, version in event.versions.items()})
@@ -329,8 +329,8 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _without_password(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec as it may be published: a tracking URI can hold a password."""
+def published(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec as it may be published, as JSON: a tracking URI can hold a password."""
     tracking = dict(spec.get("tracking") or {})
     if tracking.get("uri"):
         tracking["uri"] = shown(tracking["uri"])
