@@ -346,6 +346,6 @@ def largest_difference(events: Sequence[Event], number: int, alone: Alone) -> fl
     for one, other in zip(steps, alone.steps, strict=False):
         differences += [abs(one["loss"] - other.loss), abs(one["learning_rate"] - other.learning_rate)]
         differences.append(abs(one["grad_norm"] - other.grad_norm) / max(1.0, other.grad_norm))
-    for step, metrics in Ledger.of(events).trials[number].evaluations.items():
+    for step, metrics in Ledger.of(events).record(number).evaluations.items():
         differences.append(abs(metrics["eval_loss"] - alone.evaluations[step]))
     return max(differences)

@@ -99,12 +99,15 @@ def _title(state: LiveState, *, width: int, now_s: float) -> Text:
 
 
 def _work(state: LiveState) -> Text:
-    states = [trial.state for trial in state.ledger.trials.values()]
+    states = [trial.state for trial in state.ledger.records()]
     running, stopped = states.count(TrialState.RUNNING), states.count(TrialState.PRUNED)
     tokens_per_s = state.per_second([event.num_tokens for event in state.rounds]) if state.rounds else 0.0
     told = [f"{running} training", f"{stopped} stopped early"]
     if tokens_per_s:
         told += [f"{words.count(tokens_per_s)} trained tokens/s", f"seats {state.ledger.totals.occupancy:.0%} used"]
+    if state.ledger.repeats:
+        done = sum(trial.state.is_final for trial in state.ledger.repeats.values())
+        told.append(f"confirming: {done} of {words.plural(len(state.ledger.repeats), 'repeat')}")
     if not running and state.phase:
         told.append(state.phase)
     return Text("  ".join(told), style="dim", no_wrap=True, overflow="ellipsis")
@@ -112,7 +115,7 @@ def _work(state: LiveState) -> Text:
 
 def _seats(state: LiveState, *, num_seats: int, width: int) -> RenderableType:
     table = _table("seat", "trial", "state", "step", "loss", "eval", "best", *(["chosen"] if width >= WIDE else []))
-    seated = {(t.pool, t.seat): t for t in state.ledger.trials.values() if t.state == TrialState.RUNNING}
+    seated = {(t.pool, t.seat): t for t in state.ledger.records() if t.state == TrialState.RUNNING}
     places = [(pool, seat) for pool, seats in sorted(state.ledger.pools.items()) for seat in range(seats)]
     metric = state.ledger.started.metric if state.ledger.started else "eval_loss"
     for pool, seat in places[:num_seats]:
@@ -171,18 +174,20 @@ def _recent(state: LiveState, line: Line) -> Text:
 def _seconds_left(state: LiveState) -> float | None:
     """From the clocks that are left and the rate of the last rounds; none before the first round has ended."""
     rate = state.per_second([event.live_seat_clocks for event in state.rounds]) if state.rounds else 0.0
-    running = [trial for trial in state.ledger.trials.values() if trial.state == TrialState.RUNNING]
+    running = [trial for trial in state.ledger.records() if trial.state == TrialState.RUNNING]
     if not rate or state.ledger.ended or not running:
         return None
     # The slowest trial that is seated bounds it from below: it advances one clock of the pool at a time.
     longest = max(trial.plan.num_clocks - trial.clocks for trial in running) * len(running)
     expected = state.plan.expected_trial_clocks - state.ledger.totals.live_seat_clocks
+    expected += state.plan.num_repeats * state.plan.baseline.num_clocks
     return max(expected, longest if _all_seated(state) else 0, 0) / rate
 
 
 def _all_seated(state: LiveState) -> bool:
-    waiting = sum(trial.state == TrialState.WAITING for trial in state.ledger.trials.values())
-    return not waiting and len(state.ledger.trials) >= state.plan.num_trials
+    waiting = sum(trial.state == TrialState.WAITING for trial in state.ledger.records())
+    wanted = state.plan.num_trials + state.plan.num_repeats
+    return not waiting and len(state.ledger.trials) + len(state.ledger.repeats) >= wanted
 
 
 def _steps(trial: TrialRecord) -> Text:

@@ -57,7 +57,7 @@ def _line(event: ev.Event, ledger: Ledger) -> Line | None:
             text, is_bad = f"{event.pool} is lost: {event.reason}; {len(event.trials)} trials wait for a new seat", True
         case ev.TrialSeated():
             resumed = f", from step {event.resumed_step}" if event.resumed_step else ""
-            chosen = words.params(ledger.trials[event.number].plan.params)
+            chosen = words.params(ledger.record(event.number).plan.params)
             text = f"{_name(event.number)} takes seat {event.seat}{resumed}" + (f": {chosen}" if chosen else "")
         case ev.RungDecided():
             verb = "is stopped" if event.stopped else "goes on"
@@ -66,6 +66,8 @@ def _line(event: ev.Event, ledger: Ledger) -> Line | None:
             is_bad = state in (TrialState.DIVERGED, TrialState.FAILED)
             scored = f", best {words.score(event.score)}" if event.score is not None else ""
             text = f"{_name(event.number)} {state} at step {event.step}{scored}: {event.reason}"
+        case ev.WinnerConfirmed():
+            text = f"confirmed under {len(event.seeds)} further seeds: {_name(event.winner)} is best on their average"
         case ev.TestScored():
             told = ", ".join(f"{name} {words.metric(name, number)}" for name, number in event.metrics.items())
             text = f"test rows, {'untrained base' if event.number < 0 else _name(event.number)}: {told}"

@@ -27,6 +27,7 @@ def show_plan(plan: SweepPlan, spec: SweepSpec, *, console: Console | None = Non
         ("trial 0", _baseline(plan)),
         ("search", _search(plan, spec)),
         ("halving", _halving(plan)),
+        ("confirm", _confirm(plan, spec)),
         ("pool", _pool(plan)),
         ("memory", _memory(plan)),
     ):
@@ -122,6 +123,18 @@ def _halving(plan: SweepPlan) -> Text | None:
     return Text(
         f"1 in {plan.reduction_factor} goes on at {rungs} of {plan.baseline.num_clocks} clocks; "
         f"about {plan.expected_trial_clocks:,} trial clocks instead of {full:,} ({saved:.0%} saved)"
+    )
+
+
+def _confirm(plan: SweepPlan, spec: SweepSpec) -> Text | None:
+    if spec.search is None or spec.search.confirm is None or not plan.num_repeats:
+        return None
+    num_seeds = spec.search.confirm.seeds
+    best = plan.num_repeats // num_seeds - 1
+    return Text(
+        f"the best {best if best > 1 else 'trial'} and the baseline again under {num_seeds} further seeds, at full "
+        f"length: {words.plural(plan.num_repeats, 'repeat')}, {plan.num_repeats * plan.baseline.num_clocks:,} trial "
+        "clocks more; the best on their average wins"
     )
 
 

@@ -31,6 +31,8 @@ def show_result(
     if result["reason"]:
         title.append(f": {result['reason']}", style="not bold")
     console.print(title, _leaderboard(result), "", *_verdict(result), sep="\n")
+    if result["confirmation"]:
+        console.print("", _confirmation(result), sep="\n")
     if any(result["test"].values()):
         console.print("", _test_rows(result), sep="\n")
     console.print("", Text(_work(result), style="dim"), "", sep="\n")
@@ -94,6 +96,30 @@ def _verdict(result: dict[str, Any]) -> list[Text]:
             )
         )
     return lines
+
+
+def _confirmation(result: dict[str, Any]) -> Table:
+    """The contenders under further seeds, best on average first, each with its difference to the baseline."""
+    confirmation = result["confirmation"]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column(f"under {len(confirmation['seeds'])} further seeds", no_wrap=True)
+    for name in ("mean", "spread", "to the baseline", "95% interval", "better than it"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in sorted(confirmation["contenders"], key=lambda one: (one["mean"] is None, one["mean"], one["number"])):
+        is_baseline, is_winner = one["number"] == result["baseline"], one["number"] == confirmation["winner"]
+        interval, chance = one["interval"], one["probability_better"]
+        table.add_row(
+            Text(
+                words.short_trial(one["number"]) + (" baseline" if is_baseline else ""),
+                style="bold green" if is_winner else "cyan" if is_baseline else "",
+            ),
+            words.score(one["mean"]),
+            words.score(one["std"]),
+            words.NOTHING if one["difference"] is None else f"{one['difference']:+.4f}",
+            words.NOTHING if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}",
+            words.NOTHING if chance is None else words.chance(chance),
+        )
+    return table
 
 
 def _test_rows(result: dict[str, Any]) -> Table:

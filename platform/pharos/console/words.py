@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from pharos.plan.trial import trial_name
+
 SHORT_NAMES = {
     "lora.lora_alpha": "alpha",
     "lora.alpha_over_r": "alpha/r",
@@ -54,9 +56,16 @@ def metric(name: str, number: float | None) -> str:
     return score(number)
 
 
+def chance(probability: float) -> str:
+    """A probability; what few seeds can hardly know is not said with more than a digit behind 99 per cent."""
+    if probability > 0.999:
+        return "> 99.9%"
+    return "< 0.1%" if probability < 0.001 else f"{probability:.1%}"
+
+
 def short_trial(number: int) -> str:
-    """As the trial's name ends: 0007."""
-    return f"{number:04d}"
+    """As the trial's name ends: 0007, or 0007-seed2 of a repeat."""
+    return trial_name("", number)[1:]
 
 
 def duration(seconds: float) -> str:

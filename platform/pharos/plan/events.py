@@ -129,6 +129,19 @@ class TrialEnded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WinnerConfirmed(Event):
+    """The best trials and the baseline, repeated under the same further seeds, and who won on their average.
+
+    winner: number of a trial of the search. seeds: `train.seed` of each repeat. contenders: `Contender.to_json()`.
+    """
+
+    kind: ClassVar[str] = "winner_confirmed"
+    winner: int
+    seeds: tuple[int, ...]
+    contenders: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundFinished(Event):
     """One round of a pool: the numbers behind throughput, occupancy and the split of time."""
 
@@ -189,6 +202,7 @@ EVENT_KINDS: dict[str, type[Event]] = {
         TrialReported,
         RungDecided,
         TrialEnded,
+        WinnerConfirmed,
         RoundFinished,
         TestScored,
         ModelRegistered,

@@ -5,12 +5,12 @@ Pure: `Ledger.apply` takes one event and changes only the ledger itself. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import isfinite
 
 from pharos.plan import events as ev
-from pharos.plan.trial import TrialPlan, TrialState
+from pharos.plan.trial import TrialPlan, TrialState, repeat_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,13 +62,18 @@ class Totals:
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
-    """A sweep so far. `next_sequence` is the number of the next event to apply."""
+    """A sweep so far. `next_sequence` is the number of the next event to apply.
+
+    trials: of the search, by number. repeats: trials again under further seeds, which take no part in the search.
+    """
 
     next_sequence: int = 0
     started: ev.SweepStarted | None = None
     first_time_s: float | None = None
     last_time_s: float | None = None
     trials: dict[int, TrialRecord] = field(default_factory=dict)
+    repeats: dict[int, TrialRecord] = field(default_factory=dict)
+    confirmation: ev.WinnerConfirmed | None = None
     decisions: list[ev.RungDecided] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
     pools: dict[str, int] = field(default_factory=dict)
@@ -91,9 +96,9 @@ class Ledger:
         self.last_time_s = event.time_s
         match event:
             case ev.SweepStarted():
-                self.started, self.ended = event, None
+                self.started, self.ended, self.confirmation = event, None, None
                 self.pools.clear()
-                for trial in self.trials.values():
+                for trial in self.records():
                     _unseat(trial)
             case ev.PoolOpened():
                 self.pools[event.pool] = event.num_seats
@@ -101,23 +106,25 @@ class Ledger:
                 self.pools.pop(event.pool, None)
                 self.restarts += 1
                 for number in event.trials:
-                    _unseat(self.trials[number])
+                    _unseat(self.record(number))
             case ev.PoolClosed():
                 self.pools.pop(event.pool, None)
             case ev.TrialCreated():
-                self.trials[event.number] = TrialRecord(plan=TrialPlan.from_json(event.trial))
+                self._kind_of(event.number)[event.number] = TrialRecord(plan=TrialPlan.from_json(event.trial))
             case ev.TrialSeated():
-                trial = self.trials[event.number]
+                trial = self.record(event.number)
                 trial.state, trial.pool, trial.seat = TrialState.RUNNING, event.pool, event.seat
             case ev.TrialReported():
-                _report(self.trials[event.number], event)
+                _report(self.record(event.number), event)
             case ev.RungDecided():
                 self.trials[event.number].rungs[event.rung] = event.score
                 self.decisions.append(event)
             case ev.TrialEnded():
-                trial = self.trials[event.number]
+                trial = self.record(event.number)
                 trial.state, trial.reason, trial.score = TrialState(event.state), event.reason, event.score
                 trial.pool = trial.seat = None
+            case ev.WinnerConfirmed():
+                self.confirmation = event
             case ev.RoundFinished():
                 _add_round(self.totals, event)
             case ev.TestScored():
@@ -128,9 +135,18 @@ class Ledger:
             case ev.SweepEnded():
                 self.ended = event
 
+    def record(self, number: int) -> TrialRecord:
+        """A trial of the search, or a repeat of one. Raises KeyError where there is none."""
+        return self._kind_of(number)[number]
+
+    def records(self) -> Iterator[TrialRecord]:
+        """Trials of the search, then repeats, each by number."""
+        for kind in (self.trials, self.repeats):
+            yield from (record for _, record in sorted(kind.items()))
+
     def unfinished(self) -> list[TrialRecord]:
-        """Trials that a resume has to hand out again, by number."""
-        return [trial for _, trial in sorted(self.trials.items()) if not trial.state.is_final]
+        """Trials that a resume has to hand out again, repeats among them, by number."""
+        return [trial for trial in self.records() if not trial.state.is_final]
 
     def ranking(self) -> list[TrialRecord]:
         """Trials with a finite score, best (lowest) first; a tie goes to the lower number."""
@@ -138,9 +154,17 @@ class Ledger:
         return sorted(scored, key=lambda trial: (trial.score, trial.number))
 
     def best(self) -> TrialRecord | None:
-        """The winner: the trial with the best score, however far it trained. Its kept adapter is that evaluation's."""
+        """The winner: the one that repeats confirmed, else the trial with the best score, however far it trained.
+
+        Its kept adapter is that of its own best evaluation.
+        """
+        if self.confirmation is not None:
+            return self.trials[self.confirmation.winner]
         ranking = self.ranking()
         return ranking[0] if ranking else None
+
+    def _kind_of(self, number: int) -> dict[int, TrialRecord]:
+        return self.trials if repeat_of(number) is None else self.repeats
 
 
 def _unseat(trial: TrialRecord) -> None:

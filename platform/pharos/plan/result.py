@@ -31,6 +31,13 @@ def result_json(ledger: Ledger, plan: SweepPlan) -> dict[str, Any]:
         "best": best.number if best else None,
         "baseline": BASELINE,
         "trials": [trial_json(trial, plan.sweep) for _, trial in sorted(ledger.trials.items())],
+        "confirmation": ledger.confirmation
+        and {
+            "winner": ledger.confirmation.winner,
+            "seeds": list(ledger.confirmation.seeds),
+            "contenders": [dict(contender) for contender in ledger.confirmation.contenders],
+        },
+        "repeats": [trial_json(trial, plan.sweep) for _, trial in sorted(ledger.repeats.items())],
         "test": {"untrained_base": dict(ledger.base_test_metrics)},
         "registered": registered
         and {

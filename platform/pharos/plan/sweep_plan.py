@@ -11,6 +11,7 @@ from typing import Literal
 from pharos.errors import PlanError
 from pharos.plan.base_key import base_key
 from pharos.plan.budget import expected_trial_clocks, largest_rank, report_every, rungs, trial_plan
+from pharos.plan.confirmation import num_contenders
 from pharos.plan.facts import BaseFacts, DataFacts, MachineFacts
 from pharos.plan.hyperparameters import baseline_params
 from pharos.plan.memory import MemoryPlan, base_dtype, choose_sharding
@@ -25,6 +26,7 @@ class SweepPlan:
 
     rungs: clocks of a trial at which halving decides, ascending; empty without halving.
     expected_trial_clocks: of all trials together, if halving stops as many as it should.
+    num_repeats: full trials under further seeds, which confirm the winner after the search.
     warnings: what is probably a mistake. infos: what is unusual, or was changed to fit.
     """
 
@@ -45,6 +47,7 @@ class SweepPlan:
     rungs: tuple[int, ...]
     reduction_factor: int
     expected_trial_clocks: int
+    num_repeats: int
     r_max: int
     base_key: str
     memory: MemoryPlan
@@ -92,6 +95,7 @@ def plan_sweep(
             rungs=decided_at,
             reduction_factor=reduction_factor,
         ),
+        num_repeats=_num_repeats(spec),
         r_max=largest_rank(spec),
         base_key=base_key(spec, base, data),
         memory=choice.memory,
@@ -109,6 +113,12 @@ def single_trial_spec(spec: SweepSpec) -> SweepSpec:
     if "placement" not in spec.pool.model_fields_set:
         pool |= {"placement": "data_parallel"}
     return spec.model_copy(update={"search": None, "pool": spec.pool.model_copy(update=pool)})
+
+
+def _num_repeats(spec: SweepSpec) -> int:
+    if spec.search is None or spec.search.confirm is None:
+        return 0
+    return num_contenders(spec.search.confirm, spec.search.num_trials) * spec.search.confirm.seeds
 
 
 def _without_idle_seats(spec: SweepSpec, num_trials: int) -> SweepSpec:

@@ -11,6 +11,9 @@ from pharos.plan.hyperparameters import Hyperparameters, Params
 
 BASELINE = 0
 """The number of the trial that holds the spec's own values."""
+FIRST_REPEAT = 1_000_000
+"""Numbers from here on are repeats of trials under further seeds."""
+MAX_SEEDS = 99
 
 
 class TrialState(StrEnum):
@@ -60,6 +63,25 @@ class TrialPlan:
         return cls(**{**fields, "hyperparameters": Hyperparameters.from_json(fields["hyperparameters"])})
 
 
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Which trial is repeated, and under which of the further seeds, counted from 1."""
+
+    of: int
+    seed: int
+
+    @property
+    def number(self) -> int:
+        """Its own number as a trial; a later `num_trials` never comes near it."""
+        return FIRST_REPEAT + self.of * (MAX_SEEDS + 1) + self.seed
+
+
+def repeat_of(number: int) -> Repeat | None:
+    """The repeat that a number stands for, none where it is a trial of the search."""
+    return Repeat(*divmod(number - FIRST_REPEAT, MAX_SEEDS + 1)) if number >= FIRST_REPEAT else None
+
+
 def trial_name(sweep: str, number: int) -> str:
-    """The name a person sees, the same after any resume: quickstart-0007."""
-    return f"{sweep}-{number:04d}"
+    """The name a person sees, the same after any resume: quickstart-0007, or quickstart-0007-seed2 of a repeat."""
+    repeat = repeat_of(number)
+    return f"{sweep}-{number:04d}" if repeat is None else f"{sweep}-{repeat.of:04d}-seed{repeat.seed}"

@@ -147,6 +147,13 @@ class HalvingSpec(Section):
     )
 
 
+class ConfirmSpec(Section):
+    """Whether the winner is luck: repeats at full length, under the same further seeds."""
+
+    top: Count = Field(3, description="best trials to repeat, beside the baseline")
+    seeds: Annotated[int, Field(ge=2, le=99)] = Field(3, description="how often each is repeated")
+
+
 class SearchSpec(Section):
     num_trials: Count = Field(16, description="the baseline, trial 0, is one of them")
     metric: Literal["eval_loss"] = "eval_loss"
@@ -154,6 +161,9 @@ class SearchSpec(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     num_startup_trials: Count = Field(8, description="random trials before the sampler models the space")
     halving: HalvingSpec = HalvingSpec()
+    confirm: ConfirmSpec | None = Field(
+        None, description="repeat the best trials and the baseline under further seeds before a winner is named"
+    )
     space: dict[str, Domain] = Field(description="dotted field -> domain", min_length=1)
 
 

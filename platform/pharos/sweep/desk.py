@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import nan
 from typing import Any
 
@@ -18,11 +18,12 @@ from pharos.plan.budget import trial_plan
 from pharos.plan.exchange import Admit, Evict, Orders, RoundReport, Score, ScoreReport, SeatReport
 from pharos.plan.halving import decide
 from pharos.plan.hyperparameters import Params
-from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.ledger import Ledger
 from pharos.plan.seating import WaitingTrial, free_seats, next_waiting
 from pharos.plan.sweep_plan import SweepPlan
-from pharos.plan.trial import BASELINE, TrialState
+from pharos.plan.trial import BASELINE, TrialPlan, TrialState, repeat_of
 from pharos.spec.model import SweepSpec
+from pharos.sweep.reports import ended, finished, reported, result_for_tune, scored
 from pharos.track.event_log import EventLog
 
 
@@ -112,6 +113,17 @@ class Desk:
         await self._until(lambda: len(self._score_reports) == len(wanted) or self._failure is not None)
         return self._score_reports
 
+    async def repeat(self, trials: Sequence[TrialPlan]) -> None:
+        """Train repeats, in full and without halving; returns when all are final. Those that are already, stay."""
+        new = [trial for trial in trials if trial.number not in self._ledger.repeats]
+        self._emit(*(ev.TrialCreated(number=trial.number, trial=trial.to_json()) for trial in new))
+        records = [self._ledger.repeats[trial.number] for trial in trials]
+        for record in records:
+            if not record.state.is_final:
+                self._wait(record.number, self._plan.base_key)
+        await self._notify()
+        await self._until(lambda: all(record.state.is_final for record in records) or self._failure is not None)
+
     async def stop_trial(self, number: int, reason: str) -> None:
         """Inbox: stop one trial at the end of its round."""
         self._stops[number] = reason
@@ -196,17 +208,17 @@ class Desk:
     def _take_in(self, pool: _Pool, report: RoundReport) -> list[Evict]:
         """Everything that a round's report causes, written as one segment of the log, then told to the proxies."""
         known = [seat for seat in report.seats if pool.seats.get(seat.seat) == seat.number]
-        batch: list[ev.Event] = [_reported(seat) for seat in known]
+        batch: list[ev.Event] = [reported(seat) for seat in known]
         decided = self._decide_rungs(known)
         batch += decided
         ends = {seat.number: end for seat in known if (end := self._end_of(seat, decided)) is not None}
         for seat in known:
             if seat.number in ends:
                 state, reason = ends[seat.number]
-                batch.append(_ended(seat, state, reason))
-        batch += [_scored(score) for score in report.scores if score.split == "test"]
+                batch.append(ended(seat, state, reason))
+        batch += [scored(score) for score in report.scores if score.split == "test"]
         if report.clocks:
-            batch.append(_finished(report, pool.num_seats))
+            batch.append(finished(report, pool.num_seats))
         self._emit(*batch)
         for seat in known:
             self._mail(seat.number)
@@ -224,7 +236,7 @@ class Desk:
             arrivals = {
                 seat.number: nan if seat.best_metric is None else seat.best_metric
                 for seat in seats
-                if seat.clocks == rung and _is_going_on(seat) and rung not in trials[seat.number].rungs
+                if seat.clocks == rung and _may_be_stopped(seat) and rung not in trials[seat.number].rungs
             }
             history = [trial.rungs[rung] for trial in trials.values() if rung in trial.rungs]
             decisions = decide(
@@ -281,7 +293,7 @@ class Desk:
             number = self._next_waiting(pool.base_key)
             if number is None:
                 break
-            record = self._ledger.trials[number]
+            record = self._ledger.record(number)
             pool.seats[seat] = number
             admitted.append(Admit(seat=seat, trial=record.plan, checkpoint=record.checkpoint))
             step = record.step if record.checkpoint else 0
@@ -313,20 +325,24 @@ class Desk:
             self._wait(number, pool.base_key)
 
     def _wait(self, number: int, base_key: str) -> None:
-        resumed = self._ledger.trials[number].checkpoint is not None
+        resumed = self._ledger.record(number).checkpoint is not None
         self._waiting[number] = WaitingTrial(number=number, base_key=base_key, resumed=resumed)
 
     def _end(self, number: int, state: TrialState, reason: str) -> None:
-        record = self._ledger.trials[number]
+        record = self._ledger.record(number)
         self._emit(ev.TrialEnded(number=number, state=state, reason=reason, score=record.score, step=record.step))
         self._mail(number)
 
     def _mail(self, number: int) -> None:
-        self._mailboxes[number].put_nowait(_result(self._ledger.trials[number], self._metric))
+        """Tell a trial's proxy how it stands; a repeat has none."""
+        if repeat_of(number) is None:
+            self._mailboxes[number].put_nowait(result_for_tune(self._ledger.trials[number], self._metric))
 
     def _let_go(self, number: int) -> None:
         """Tell a proxy to end although its trial has not: nobody will train it in this session."""
-        result = _result(self._ledger.trials[number], self._metric)
+        if repeat_of(number) is not None:
+            return
+        result = result_for_tune(self._ledger.trials[number], self._metric)
         self._mailboxes[number].put_nowait(result | {"state": str(TrialState.FAILED), "done": True})
 
     def _emit(self, *events: ev.Event) -> None:
@@ -350,54 +366,6 @@ class Desk:
                 return
 
 
-def _is_going_on(seat: SeatReport) -> bool:
-    return not seat.done and seat.diverged is None
-
-
-def _reported(seat: SeatReport) -> ev.TrialReported:
-    return ev.TrialReported(
-        number=seat.number,
-        step=seat.step,
-        clocks=seat.clocks,
-        steps=tuple(asdict(step) for step in seat.steps),
-        eval_metrics=dict(seat.eval_metrics),
-        best_metric=seat.best_metric,
-        best_step=seat.best_step,
-        best_checkpoint=seat.best_checkpoint,
-        checkpoint=seat.checkpoint,
-    )
-
-
-def _ended(seat: SeatReport, state: TrialState, reason: str) -> ev.TrialEnded:
-    return ev.TrialEnded(number=seat.number, state=state, reason=reason, score=seat.best_metric, step=seat.step)
-
-
-def _scored(score: ScoreReport) -> ev.TestScored:
-    return ev.TestScored(number=score.number, metrics=dict(score.metrics))
-
-
-def _finished(report: RoundReport, num_seats: int) -> ev.RoundFinished:
-    return ev.RoundFinished(
-        pool=report.pool,
-        round=report.round,
-        clocks=report.clocks,
-        live_seat_clocks=report.live_seat_clocks,
-        num_seats=num_seats,
-        num_tokens=report.num_tokens,
-        num_padded_tokens=report.num_padded_tokens,
-        **asdict(report.times),
-    )
-
-
-def _result(record: TrialRecord, metric: str) -> dict[str, Any]:
-    """A trial as Ray Tune and the search read it: the metric of its last evaluation, its score, and how it stands."""
-    last = record.evaluations.get(record.step, {})
-    return {
-        "number": record.number,
-        "clocks": record.clocks,
-        "step": record.step,
-        metric: last.get(metric, nan),
-        "score": nan if record.score is None else record.score,
-        "state": str(record.state),
-        "done": record.state.is_final,
-    }
+def _may_be_stopped(seat: SeatReport) -> bool:
+    """Whether halving has a say: not over trials that end anyway, nor over repeats."""
+    return not seat.done and seat.diverged is None and repeat_of(seat.number) is None

@@ -18,6 +18,7 @@ from ray import tune
 
 from pharos.errors import StorageError, SweepFailed, TrackingError
 from pharos.plan import events as ev
+from pharos.plan.confirmation import confirmed, is_confirmed, repeats
 from pharos.plan.exchange import Score
 from pharos.plan.ledger import Ledger
 from pharos.plan.pool import PoolSettings
@@ -189,6 +190,7 @@ class _Run:
         self._enter("search", "training")
         self._search()
         self._check()
+        self._confirm()
         self._enter("test", "scoring winner, baseline and base on test rows")
         self._score()
         ray.get(self._desk.close.remote("the sweep is over"))
@@ -217,6 +219,19 @@ class _Run:
                 failure_config=tune.FailureConfig(max_failures=2),
             ),
         ).fit()
+
+    def _confirm(self) -> None:
+        """Where the spec asks for it: repeat the best trials and the baseline, and name the winner by that."""
+        confirm = self._spec.search.confirm if self._spec.search else None
+        if confirm is None:
+            return
+        wanted = repeats(self._spec, self._ledger(), confirm)
+        self._enter("confirm", f"repeating the best and the baseline under {confirm.seeds} further seeds")
+        ray.get(self._desk.repeat.remote(wanted))
+        self._check()
+        winner = confirmed(self._spec, self._ledger(), confirm)
+        if winner is not None:
+            ray.get(self._desk.record.remote(winner))
 
     def _score(self) -> None:
         ledger = self._ledger()
@@ -292,10 +307,11 @@ class _Run:
 
 
 def _is_finished(before: Ledger, staged: Staged) -> bool:
-    """Whether nothing is left to do: all trials the plan asks for are final, and the hand-over is done."""
+    """Whether nothing is left to do: all trials of the plan are final, the winner confirmed, the hand-over done."""
     finished = sum(trial.state.is_final for trial in before.trials.values())
     complete = before.ended is not None and before.ended.state == "COMPLETED"
-    return complete and finished >= staged.plan.num_trials
+    confirm = staged.spec.search.confirm if staged.spec.search else None
+    return complete and finished >= staged.plan.num_trials and is_confirmed(before, confirm)
 
 
 def _reasons(ledger: Ledger) -> str:

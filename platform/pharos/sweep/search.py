@@ -40,7 +40,7 @@ class SweepSearch(OptunaSearch):
         self._space = distributions(self._domains)
         self._numbers: dict[str, int] = {}
         self._intermediates: dict[int, dict[int, float]] = {}
-        self._again = {trial.number: trial for trial in ledger.unfinished()}
+        self._again = {number: trial for number, trial in ledger.trials.items() if not trial.state.is_final}
         self._fresh = [number for number in range(num_trials) if number not in ledger.trials]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._setup_study("min")

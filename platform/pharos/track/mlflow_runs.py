@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pharos.errors import TrackingError
 from pharos.plan import events as ev
-from pharos.plan.trial import TrialPlan, TrialState, trial_name
+from pharos.plan.trial import TrialPlan, TrialState, repeat_of, trial_name
 from pharos.spec.model import LoraSpec, OptimSpec, Section, TrainSpec
 from pharos.track.mlflow_client import connect, ensure_experiment, request_limits, shown, tracking_errors
 
@@ -161,6 +161,8 @@ class MlflowRuns:
                 if event.score is not None:
                     self._measure(trial, {"score": event.score}, event.time_s, event.step)
                 self._note(trial).status = (RUN_STATUS[event.state], _ms(event.time_s))
+            case ev.WinnerConfirmed():
+                self._confirm(event)
             case ev.TestScored():
                 run = self._sweep_run() if event.number < 0 else self._trial(event.number, event)
                 prefix = "base_" if event.number < 0 else ""
@@ -197,6 +199,8 @@ class MlflowRuns:
         }
         self._note(trial).params |= _params({**dotted, **plan.params, "num_steps": plan.num_steps})
         self._tag(trial, {"state": TrialState.WAITING, "searched": ", ".join(plan.params)})
+        if (repeat := repeat_of(event.number)) is not None:
+            self._tag(trial, {"repeats": repeat.of})
 
     def _report(self, event: ev.TrialReported) -> None:
         """Steps that a resumed trial repeats are already published, and their tokens already counted."""
@@ -207,6 +211,15 @@ class MlflowRuns:
             metrics = {name: step[name] for name in STEP_METRICS} | {"num_tokens": trial.num_tokens}
             self._measure(trial, metrics, step["time_s"], step["step"])
         self._measure(trial, event.eval_metrics, event.time_s, event.step)
+
+    def _confirm(self, event: ev.WinnerConfirmed) -> None:
+        """What the repeats of a contender say of it stands with its own run, and the winner with the sweep's."""
+        self._tag(self._sweep_run(), {"confirmed_winner": event.winner})
+        for contender in event.contenders:
+            named = {"confirm_mean": contender["mean"], "confirm_std": contender["std"]}
+            named |= {"confirm_probability_better": contender["probability_better"]}
+            known = {name: value for name, value in named.items() if value is not None}
+            self._measure(self._trial(contender["number"], event), known, event.time_s, step=event.sequence)
 
     def _end(self, event: ev.SweepEnded) -> None:
         sweep = self._sweep_run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.support.plans import a_plan, a_spec
 
 from pharos.plan.exchange import Orders, RoundReport, RoundTimes, Score, ScoreReport, SeatReport
 from pharos.plan.ledger import Ledger
-from pharos.plan.trial import TrialState
+from pharos.plan.trial import Repeat, TrialState
 from pharos.sweep.desk import Desk, Patience
 from pharos.track.event_log import EventLog
 
@@ -285,3 +286,51 @@ def test_scores_are_asked_of_the_pool_and_only_test_rows_become_events(tmp_path:
     assert [report.number for report in run(sweep())] == [-1, 0]
     ledger = ledger_of(tmp_path)
     assert ledger.base_test_metrics == ledger.trials[0].test_metrics == {"test_loss": 1.5}
+
+
+def test_repeats_train_to_their_end_whatever_halving_says_and_have_no_proxy(tmp_path: Path) -> None:
+    desk = a_desk(tmp_path)
+    pool = FakePool(desk, a_scattered_metric)
+
+    async def sweep() -> None:
+        await desk.open(digests={}, versions={}, spec_json={})
+        await drive(desk, pool, range(8))
+        own = ledger_of(tmp_path).trials
+        wanted = [replace(own[of].plan, number=Repeat(of, seed).number) for seed in (1, 2, 3) for of in (0, 1, 5)]
+        repeating = asyncio.create_task(desk.repeat(wanted))
+        await asyncio.sleep(0)
+        while not repeating.done():
+            await pool.turn()
+        before = len(await desk.events_since(0))
+        await desk.repeat(wanted)
+        assert len(await desk.events_since(0)) == before, "finished repeats are kept"
+
+    run(sweep())
+    ledger = ledger_of(tmp_path)
+    assert len(ledger.trials) == 8
+    assert [record.state for record in ledger.repeats.values()] == [TrialState.COMPLETED] * 9
+    assert {record.clocks for record in ledger.repeats.values()} == {NUM_CLOCKS}
+    assert not [decision for decision in ledger.decisions if decision.number in ledger.repeats]
+
+
+def test_repeats_of_a_pool_that_died_resume_and_are_finished(tmp_path: Path) -> None:
+    desk = a_desk(tmp_path)
+    pool = FakePool(desk, a_scattered_metric)
+
+    async def sweep() -> None:
+        await desk.open(digests={}, versions={}, spec_json={})
+        await drive(desk, pool, range(8))
+        plan = replace(ledger_of(tmp_path).trials[1].plan, number=Repeat(1, 1).number)
+        repeating = asyncio.create_task(desk.repeat([plan]))
+        await asyncio.sleep(0)
+        await pool.turn()
+        await pool.turn()
+        assert ledger_of(tmp_path).record(plan.number).clocks == REPORT_EVERY
+        await pool.attach()
+        assert pool.live[0] == (plan.number, REPORT_EVERY)
+        while not repeating.done():
+            await pool.turn()
+
+    run(sweep())
+    [record] = ledger_of(tmp_path).repeats.values()
+    assert (record.state, record.clocks) == (TrialState.COMPLETED, NUM_CLOCKS)

@@ -14,6 +14,7 @@ from tests.unit.track import sweeps
 
 from pharos.errors import TrackingError
 from pharos.plan import events as ev
+from pharos.plan.trial import Repeat
 from pharos.track.event_log import EventLog
 from pharos.track.mlflow_runs import MlflowRuns
 
@@ -241,3 +242,19 @@ def test_a_trial_that_the_store_does_not_have_yet_is_named(runs: MlflowRuns, log
     write(runs, log, [sweeps.started()])
     with pytest.raises(TrackingError, match="no run of quickstart-0007 yet"):
         runs.trial_run_id(7)
+
+
+def test_repeats_are_runs_of_their_own_and_what_they_say_stands_with_the_trial(runs: MlflowRuns, log: EventLog) -> None:
+    repeat = Repeat(1, 2).number
+    contender = {"number": 1, "mean": 0.5, "std": None, "probability_better": 0.97}
+    confirmed = ev.WinnerConfirmed(winner=1, seeds=(1, 2), contenders=(contender,), time_s=sweeps.START_S + 99)
+    write(runs, log, [sweeps.started(), sweeps.created(1), sweeps.created(repeat), confirmed])
+    run = runs.client.get_run(runs.trial_run_id(repeat))
+    assert run.info.run_name == "quickstart-0001-seed2"
+    assert run.data.tags["pharos.repeats"] == "1"
+    own = runs.client.get_run(runs.trial_run_id(1))
+    assert "pharos.repeats" not in own.data.tags
+    assert own.data.metrics["confirm_mean"] == 0.5
+    assert own.data.metrics["confirm_probability_better"] == 0.97
+    assert "confirm_std" not in own.data.metrics
+    assert runs.client.get_run(runs.parent_id).data.tags["pharos.confirmed_winner"] == "1"
