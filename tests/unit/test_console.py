@@ -11,10 +11,11 @@ from math import exp, inf, log
 import pytest
 from rich.console import Console
 
-from pharos.console import LiveSweep, show_error, show_plan, show_result, words
+from pharos.console import LiveSweep, show_error, show_plan, show_result
 from pharos.console.live_view import LiveState, live_view
 from pharos.errors import SpecError
 from pharos.plan import events as ev
+from pharos.plan import words
 from pharos.plan.budget import trial_plan
 from pharos.plan.facts import BaseFacts, DataFacts, MachineFacts, TargetModule
 from pharos.plan.halving import decide
