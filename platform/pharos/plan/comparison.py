@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite
+from typing import Any
 
 from pharos.errors import UserError
 from pharos.plan.hyperparameters import Params, dotted
@@ -17,6 +18,7 @@ from pharos.plan.paired import PairedDifference, paired_difference
 from pharos.plan.seat_time import SeatTime
 from pharos.plan.trial import BASELINE, TrialState, repeat_of, trial_name
 from pharos.spec.model import Domain, Scalar
+from pharos.spec.space import domain_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,7 @@ class TrialFacts:
     """What a store says of one trial of the search, or of a repeat of one.
 
     hyperparameters: all of them by dotted field, those that are set. score: finite or none, at best_step. steps: run,
-    of num_steps at full length. clocks: none in a store that does not count them. seat_s: seconds in a seat.
+    of num_steps at full length. seat_s: seconds in a seat. What a store does not know is none.
     """
 
     number: int
@@ -34,11 +36,11 @@ class TrialFacts:
     hyperparameters: Mapping[str, Scalar]
     score: float | None
     best_step: int | None
-    steps: int
+    steps: int | None
     num_steps: int
     num_tokens: int
     clocks: int | None
-    seat_s: float
+    seat_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ def sweep_of_ledger(ledger: Ledger, seat_times: Mapping[int, SeatTime], *, sourc
         metric=started.metric,
         winner=None if best is None else best.number,
         model=ledger.registered.model if ledger.registered else None,
+        space=_space_of(started.spec),
         digests=started.digests,
     )
     return with_trials(sweep, [_facts(record, seat_times.get(record.number)) for record in ledger.records()])
@@ -181,6 +184,13 @@ def _facts(record: TrialRecord, seat_time: SeatTime | None) -> TrialFacts:
         clocks=record.clocks,
         seat_s=seat_time.seat_s if seat_time else 0.0,
     )
+
+
+def _space_of(spec: Mapping[str, Any]) -> dict[str, Domain]:
+    """The search space of a sweep's spec as its log holds it; the rest of the spec may be of another version."""
+    written = (spec.get("search") or {}).get("space") or {}
+    domains = {field: domain_of(*next(iter(domain.items()))) for field, domain in written.items()}
+    return {field: domain for field, domain in domains.items() if domain is not None}
 
 
 def _sum(values: Iterable[int | None]) -> int | None:
