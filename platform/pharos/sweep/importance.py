@@ -19,7 +19,7 @@ MIN_TRIALS = 4
 BEST_SHARE = 0.1
 MIN_BEST = 20
 """PED-ANOVA asks what sets the best tenth apart. Of a small sweep, too few for that, it is the best 20 or the better
-half: of the quickstart's 24 trials, a tenth or a fifth names the warmup, and a half the learning rate, as fANOVA does."""
+half: of the quickstart's 24 trials, a tenth or a fifth names the warmup, a half the learning rate, as fANOVA does."""
 
 
 def parameter_importance(spec: SweepSpec, ledger: Ledger) -> dict[str, float]:
