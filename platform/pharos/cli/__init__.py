@@ -12,12 +12,12 @@ import typer
 
 from pharos import __version__
 from pharos.cli.app import app
-from pharos.cli.compare import compare
+from pharos.cli.compare import compare, ui
 from pharos.cli.data import data_app
 from pharos.cli.sweeps import plan, sweep, train
 from pharos.errors import PharosError
 
-__all__ = ["app", "compare", "data_app", "main", "plan", "sweep", "train"]
+__all__ = ["app", "compare", "data_app", "main", "plan", "sweep", "train", "ui"]
 
 
 @app.command()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pharos.cli.app import app
-from pharos.errors import UserError
+from pharos.errors import TrackingError, UserError
 from pharos.spec.model import SweepSpec
 
 if TYPE_CHECKING:
@@ -84,6 +86,46 @@ def compare(
         next_steps=_next_steps(comparison.sweeps, storage, tracking_uri),
         console=Console(highlight=False, width=PIPED_WIDTH if is_plain else None),
     )
+
+
+@app.command()
+def ui(
+    storage: SweepStorage = DEFAULT_STORAGE,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store to look at (default: the SQLite file in the storage).")
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow on loopback.")] = 5000,
+) -> None:
+    """Open MLflow on the sweeps of a storage, until Ctrl-C. Of a server, say where it is."""
+    from pharos.plan.paths import tracking_uri_of
+    from pharos.track.mlflow_client import is_there, shown
+    from pharos.track.mlflow_server import LOOPBACK, check_answers, check_port, mlflow_server
+
+    uri = tracking_uri or tracking_uri_of(storage.absolute())
+    if uri.startswith(("http:", "https:")):
+        check_answers(uri)
+        typer.echo(f"{shown(uri)}  MLflow, already running: open this address in a browser")
+        return
+    if not is_there(uri):
+        raise TrackingError(
+            f"there is no MLflow store at {shown(uri)}: no sweep has run there. "
+            "Name the directory that holds your sweeps with --storage, or a server with --tracking-uri."
+        )
+    check_port(port)
+    typer.echo(f"http://{LOOPBACK}:{port}  MLflow on {shown(uri)}, starting")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        with mlflow_server(uri, port=port) as server:
+            typer.echo("ready: open the address in a browser; Ctrl-C stops it")
+            code = server.wait()
+        raise TrackingError(f"MLflow's server ended by itself, with exit code {code}. Start it again: pharos ui.")
+    except KeyboardInterrupt:
+        typer.echo("stopped; the runs are kept")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _read(sweep: str, storage: Path, tracking_uri: str | None) -> ComparedSweep:
