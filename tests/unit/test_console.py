@@ -16,10 +16,11 @@ from tests.support.scripted_sweep import (
     scripted_sweep,
 )
 
-from pharos.console import LiveSweep, show_error, show_plan, show_result, words
+from pharos.console import LiveSweep, show_error, show_plan, show_result
 from pharos.console.live_view import LiveState, live_view
 from pharos.errors import SpecError
 from pharos.plan import events as ev
+from pharos.plan import words
 from pharos.plan.sweep_plan import SweepPlan
 from pharos.spec.model import SweepSpec
 

@@ -12,6 +12,7 @@ import typer
 
 from pharos import __version__
 from pharos.cli.app import app
+from pharos.cli.compare import compare, ui
 from pharos.cli.data import data_app
 from pharos.cli.export import export_model, merge
 from pharos.cli.promotion import models, promote, rollback
@@ -36,6 +37,7 @@ __all__ = [
     "sweep",
     "train",
 ]
+__all__ = ["app", "compare", "data_app", "main", "plan", "sweep", "train", "ui"]
 
 
 @app.command()

@@ -5,6 +5,7 @@ Other rooms use the names exported here.
 
 from pharos.console.chat_view import chat, read_line
 from pharos.console.check_view import show_check
+from pharos.console.compare_view import show_comparison
 from pharos.console.error_view import show_error
 from pharos.console.eval_view import show_evaluation
 from pharos.console.live import LiveSweep
@@ -34,3 +35,4 @@ __all__ = [
     "steps_progress",
     "told",
 ]
+__all__ = ["LiveSweep", "show_check", "show_comparison", "show_error", "show_plan", "show_result", "show_rows"]

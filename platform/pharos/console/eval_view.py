@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pharos.console import words
+from pharos.plan import words
 
 MEANING = {
     "loss": "mean over {tokens} trained tokens, in nats",

@@ -11,9 +11,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from pharos.console import words
 from pharos.console.narration import Line, narrate
 from pharos.plan import events as ev
+from pharos.plan import words
 from pharos.plan.ledger import Ledger, TrialRecord
 from pharos.plan.sweep_plan import SweepPlan
 from pharos.plan.trial import BASELINE, TrialState

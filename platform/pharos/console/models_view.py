@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pharos.console import words
+from pharos.plan import words
 from pharos.plan.promotion import Outcome
 from pharos.plan.registered import ListedModel, ListedVersion
 from pharos.plan.trial import trial_name

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from pharos.console import words
 from pharos.plan import events as ev
+from pharos.plan import words
 from pharos.plan.ledger import Ledger
 from pharos.plan.metrics import cost
 from pharos.plan.trial import BASELINE, TrialState

@@ -6,7 +6,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pharos.console import words
+from pharos.plan import words
 from pharos.plan.facts import DataFacts
 from pharos.plan.memory import gigabytes
 from pharos.plan.metrics import is_higher_better

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pharos.console import words
+from pharos.plan import words
 from pharos.plan.metrics import cost
 
 NUM_LEADERS = 10

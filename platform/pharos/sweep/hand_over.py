@@ -24,8 +24,9 @@ from pharos.spec.identity import spec_to_json
 from pharos.sweep.names import UNTRAINED
 from pharos.sweep.paths import SweepPaths
 from pharos.sweep.staging import Staged
-from pharos.track.mlflow_runs import MlflowRuns, published
+from pharos.track.mlflow_runs import MlflowRuns
 from pharos.track.registry import Lineage, register_version
+from pharos.track.run_values import without_password
 from pharos.track.versions import ENVIRONMENT, code_version, environment_lock, library_versions
 
 NUM_PARITY_ROWS = 16
@@ -111,7 +112,7 @@ def _register(
         versions=library_versions(),
         origin=_origin(staged),
         files={
-            "spec.json": json.dumps(published(spec_to_json(staged.spec)), indent=2),
+            "spec.json": json.dumps(without_password(spec_to_json(staged.spec)), indent=2),
             ENVIRONMENT: environment_lock(),
         },
     )
