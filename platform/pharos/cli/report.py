@@ -1,0 +1,32 @@
+"""The verb that writes a sweep's page: report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pharos.cli.app import app
+from pharos.cli.options import STORAGE, SweepName, SweepStorage
+
+
+@app.command()
+def report(
+    sweep: SweepName,
+    storage: SweepStorage = STORAGE,
+    output: Annotated[Path | None, typer.Option(help="The file to write (default: report.html of the sweep).")] = None,
+) -> None:
+    """Write a sweep's page, also of one that runs or was stopped: curves, rungs, seats, leaderboard, in one file."""
+    from pharos.plan import words
+    from pharos.sweep.paths import SweepPaths
+    from pharos.sweep.result_file import write_report_of
+    from pharos.track.sweeps import find_sweep
+
+    directory = find_sweep(sweep, storage)
+    path = output or SweepPaths(directory.parent, directory.name).report
+    ledger = write_report_of(directory, path)
+    state = "RUNNING, or interrupted" if ledger.ended is None else ledger.ended.state
+    typer.echo(f"{directory.name}  {state}: {words.plural(len(ledger.trials), 'trial')}")
+    typer.echo(f"report    {path}")
+    typer.echo(f"look      xdg-open {path}")
