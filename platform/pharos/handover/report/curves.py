@@ -22,15 +22,8 @@ FEW = 40
 """Curves of one group up to which none has to let others show through."""
 NUM_FOR_GPU = 10_000
 """From so many points on the curves are drawn with WebGL: SVG would be slow to move about."""
-
-GROUPS = (
-    ("completed", ("COMPLETED",), look.COMPLETED, 0.75),
-    ("stopped at a rung", ("PRUNED",), look.PRUNED, 0.5),
-    ("stopped", ("STOPPED",), look.STOPPED, 0.75),
-    ("diverged or failed", ("DIVERGED", "FAILED"), look.BROKEN, 0.9),
-    ("still running", ("RUNNING", "WAITING"), look.RUNNING, 0.75),
-)
-"""Name, states, colour and opacity of the curves that are neither the winner's nor the baseline's."""
+OPACITY = 0.6
+"""Of curves in a larger group."""
 
 
 def learning_curves(facts: SweepFacts) -> go.Figure | None:
@@ -41,7 +34,7 @@ def learning_curves(facts: SweepFacts) -> go.Figure | None:
     num_points = sum(len(facts.evaluations[trial.number]) for trial in others)
     scatter = go.Scattergl if num_points > NUM_FOR_GPU else go.Scatter
     traces = []
-    for name, states, color, opacity in GROUPS:
+    for name, states, color in look.OUTCOMES:
         group = [trial for trial in others if trial.state in states]
         if group:
             x, y, numbers = _joined(facts, group)
@@ -54,7 +47,7 @@ def learning_curves(facts: SweepFacts) -> go.Figure | None:
                     mode="lines+markers",
                     line={"color": color, "width": 1.2},
                     marker={"color": color, "size": 3},
-                    opacity=opacity if len(group) > FEW else 1,
+                    opacity=OPACITY if len(group) > FEW else 1,
                     connectgaps=False,
                     hovertemplate=_hover(facts),
                 )

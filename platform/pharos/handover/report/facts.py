@@ -10,7 +10,7 @@ from typing import Any
 from pharos.errors import StorageError
 from pharos.plan import events as ev
 from pharos.plan.ledger import Ledger, TrialRecord
-from pharos.plan.trial import BASELINE, TrialState, trial_name
+from pharos.plan.trial import BASELINE, trial_name
 
 WIDE_RANGE = 20.0
 """From this ratio of largest to smallest on, an axis of positive numbers is logarithmic."""
@@ -85,8 +85,3 @@ def sweep_facts(events: Sequence[ev.Event], ledger: Ledger) -> SweepFacts:
 def is_wide(values: Sequence[float]) -> bool:
     """Whether the values are told apart better on a logarithmic axis."""
     return bool(values) and min(values) > 0 and max(values) / min(values) > WIDE_RANGE
-
-
-def is_broken_off(state: TrialState) -> bool:
-    """Whether a trial ended otherwise than by its length, a rung or a person."""
-    return state in (TrialState.DIVERGED, TrialState.FAILED)

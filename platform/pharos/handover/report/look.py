@@ -16,15 +16,17 @@ PRUNED = "#8f96a3"
 STOPPED = "#cc79a7"
 BROKEN = "#d55e00"
 RUNNING = "#7b61c9"
-STATE_COLORS = {
-    "COMPLETED": COMPLETED,
-    "PRUNED": PRUNED,
-    "STOPPED": STOPPED,
-    "DIVERGED": BROKEN,
-    "FAILED": BROKEN,
-    "RUNNING": RUNNING,
-    "WAITING": RUNNING,
-}
+LOST = "#c9b458"
+
+OUTCOMES = (
+    ("completed", ("COMPLETED",), COMPLETED),
+    ("stopped at a rung", ("PRUNED",), PRUNED),
+    ("stopped", ("STOPPED",), STOPPED),
+    ("diverged or failed", ("DIVERGED", "FAILED"), BROKEN),
+    ("still running", ("RUNNING", "WAITING"), RUNNING),
+)
+"""Name, states and colour of trials that are told apart by how they ended alone."""
+GOLDEN = 0.6180339887498949
 
 
 def figure(traces: Sequence[Any], *, height: int, x: str = "", y: str = "", **layout: Any) -> go.Figure:
@@ -40,10 +42,15 @@ def figure(traces: Sequence[Any], *, height: int, x: str = "", y: str = "", **la
         hoverlabel={"align": "left"},
         dragmode="zoom",
     )
-    drawn.update_xaxes(title_text=x, automargin=True, zeroline=False)
-    drawn.update_yaxes(title_text=y, automargin=True, zeroline=False)
+    drawn.update_xaxes(title_text=text(x), automargin=True, zeroline=False)
+    drawn.update_yaxes(title_text=text(y), automargin=True, zeroline=False)
     drawn.update_layout(**layout)
     return drawn
+
+
+def evenly(index: int) -> float:
+    """Numbers from 0 to 1 that lie evenly apart, however many are taken: for marks that would hide each other."""
+    return index * GOLDEN % 1
 
 
 def text(value: object) -> str:

@@ -18,6 +18,7 @@ from pharos.errors import StorageError
 from pharos.handover.report import confirmation, curves, rungs, seats, sections, space
 from pharos.handover.report.facts import SweepFacts, sweep_facts
 from pharos.plan import events as ev
+from pharos.plan import words
 from pharos.plan.ledger import Ledger
 
 PACKAGE = "pharos.handover.report"
@@ -84,7 +85,8 @@ def figures(facts: SweepFacts, importance: Mapping[str, float]) -> list[Figure]:
         Figure(
             name="curves",
             title="Learning curves",
-            shows=f"{facts.metric} of every trial at each of its evaluations. The large dot is the one that scores it.",
+            shows=f"{facts.metric} of every trial at each of its evaluations. The large dot is the one that scores it."
+            + _without_curve(facts),
             drawn=curves.learning_curves(facts),
             absent="No trial has been evaluated yet.",
         ),
@@ -138,9 +140,16 @@ def figures(facts: SweepFacts, importance: Mapping[str, float]) -> list[Figure]:
     ]
 
 
+def _without_curve(facts: SweepFacts) -> str:
+    missing = sum(not points for points in facts.evaluations.values())
+    return f" Without any that is finite, and so without a curve: {words.plural(missing, 'trial')}." if missing else ""
+
+
 def _embedded(drawn: Mapping[str, go.Figure]) -> Markup:
     """Figures as JSON that can stand in a script element, whatever texts they hold."""
-    text = json.dumps({name: json.loads(figure.to_json()) for name, figure in drawn.items()}, separators=(",", ":"))
+    text = json.dumps(
+        {name: json.loads(figure.to_json()) for name, figure in drawn.items()}, separators=(",", ":"), allow_nan=False
+    )
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)

@@ -13,8 +13,6 @@ from pharos.handover.report.facts import SweepFacts, is_wide
 from pharos.plan import events as ev
 from pharos.plan.trial import BASELINE
 
-GOLDEN = 0.6180339887
-"""Multiples of it, without their whole part, lie evenly between 0 and 1: dots of neighbours do not hide each other."""
 SPREAD = 0.6
 """How wide the dots of one rung are laid out, where rungs are 1 apart."""
 
@@ -97,7 +95,7 @@ def _went_on(decision: ev.RungDecided, best: int | None) -> bool:
 
 
 def _aside(number: int) -> float:
-    return (number * GOLDEN % 1 - 0.5) * SPREAD
+    return (look.evenly(number) - 0.5) * SPREAD
 
 
 def _told(facts: SweepFacts, decision: ev.RungDecided) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -18,15 +19,7 @@ LOST = "LOST"
 MAX_LABELLED = 150
 """Stints up to which each carries its trial's number."""
 MAX_HEIGHT = 1200
-
-OUTCOMES = (
-    ("completed", ("COMPLETED",), look.COMPLETED),
-    ("stopped at a rung", ("PRUNED",), look.PRUNED),
-    ("stopped", ("STOPPED",), look.STOPPED),
-    ("diverged or failed", ("DIVERGED", "FAILED"), look.BROKEN),
-    ("seat was lost", (LOST,), "#c9b458"),
-    ("still running", ("RUNNING",), look.RUNNING),
-)
+OUTCOMES = (*look.OUTCOMES, ("seat was lost", (LOST,), look.LOST))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,27 +95,25 @@ def seat_timeline(facts: SweepFacts) -> go.Figure | None:
         return None
     lanes = _lanes(facts)
     used = sorted({(stint.pool, stint.seat) for stint in told.stints})
-    names = [lanes.get(lane, f"{look.text(lane[0])} s{lane[1]}") for lane in used]
-    traces = []
+    names = [_lane(lanes, *lane) for lane in used]
+    traces: list[Any] = []
     for name, outcomes, color in OUTCOMES:
-        stints = [stint for stint in told.stints if stint.outcome in outcomes]
-        if stints:
+        if stints := [stint for stint in told.stints if stint.outcome in outcomes]:
             traces.append(_bars(facts, stints, f"{name} ({len(stints)})", color, lanes, told))
-    drawn = look.figure(
+    traces += _outlines(facts, lanes, told)
+    for name, moments, color in (("pool lost", told.losses, look.BROKEN), ("resumed", told.resumes, look.RUNNING)):
+        if moments:
+            traces.append(_moments(name, moments, color, names, told))
+    return look.figure(
         traces,
         height=min(MAX_HEIGHT, 120 + max(14, 30 - len(used) // 8) * len(used)),
-        x="minutes" if told.total_s >= 300 else "seconds",
-        xaxis={"range": [0, told.total_s * 1.01 / _unit_s(told) or 1]},
+        x=_unit(told)[0],
+        xaxis={"range": [0, told.total_s * 1.01 / _unit(told)[1] or 1]},
         barmode="overlay",
         bargap=0.25,
         yaxis={"categoryorder": "array", "categoryarray": names[::-1], "type": "category"},
         uniformtext={"mode": "hide", "minsize": 8},
     )
-    for moment_s, label in [*((s, "pool lost") for s in told.losses), *((s, "resumed") for s in told.resumes)]:
-        drawn.add_vline(
-            x=moment_s / _unit_s(told), line={"dash": "dot", "width": 1, "color": look.BROKEN}, annotation_text=label
-        )
-    return drawn
 
 
 def _bars(
@@ -130,16 +121,11 @@ def _bars(
     stints: Sequence[Stint],
     name: str,
     color: str,
-    lanes: dict[tuple[str, int], str],
+    lanes: Mapping[tuple[str, int], str],
     told: Timeline,
 ) -> go.Bar:
-    best = facts.best.number if facts.best else None
-    marks = {BASELINE: look.BASELINE} | ({best: look.BEST} if best is not None else {})
     return go.Bar(
-        base=[stint.start_s / _unit_s(told) for stint in stints],
-        x=[max(stint.end_s - stint.start_s, told.total_s / 2000) / _unit_s(told) for stint in stints],
-        y=[lanes.get((stint.pool, stint.seat), f"{look.text(stint.pool)} s{stint.seat}") for stint in stints],
-        orientation="h",
+        **_where(stints, lanes, told),
         name=name,
         text=[_short(stint.number) for stint in stints] if len(told.stints) <= MAX_LABELLED else None,
         textposition="inside",
@@ -147,13 +133,43 @@ def _bars(
         textangle=0,
         hovertext=[_told(facts, stint) for stint in stints],
         hovertemplate="%{hovertext}<extra></extra>",
-        marker={
-            "color": color,
-            "line": {
-                "color": [marks.get(stint.number, "rgba(127,127,127,0.4)") for stint in stints],
-                "width": [3 if stint.number in marks else 1 for stint in stints],
-            },
-        },
+        marker={"color": color, "line": {"color": "rgba(127,127,127,0.4)", "width": 1}},
+    )
+
+
+def _outlines(facts: SweepFacts, lanes: Mapping[tuple[str, int], str], told: Timeline) -> list[go.Bar]:
+    """The baseline and the winner, told apart by their frames: their fill says how they ended."""
+    best = facts.best.number if facts.best else None
+    drawn = []
+    for name, number, color in (("baseline", BASELINE, look.BASELINE), ("best", best, look.BEST)):
+        stints = [stint for stint in told.stints if stint.number == number]
+        if stints and facts.is_search and not (name == "baseline" and number == best):
+            marker = {"color": "rgba(0,0,0,0)", "line": {"color": color, "width": 3}}
+            drawn.append(go.Bar(**_where(stints, lanes, told), name=name, marker=marker, hoverinfo="skip"))
+    return drawn
+
+
+def _where(stints: Sequence[Stint], lanes: Mapping[tuple[str, int], str], told: Timeline) -> dict[str, Any]:
+    """Place and length of bars; none is too short to be seen."""
+    unit_s = _unit(told)[1]
+    return {
+        "base": [stint.start_s / unit_s for stint in stints],
+        "x": [max(stint.end_s - stint.start_s, told.total_s / 2000) / unit_s for stint in stints],
+        "y": [_lane(lanes, stint.pool, stint.seat) for stint in stints],
+        "orientation": "h",
+    }
+
+
+def _moments(name: str, moments_s: Sequence[float], color: str, names: Sequence[str], told: Timeline) -> go.Scatter:
+    """A line over all lanes for each moment."""
+    across = [(moment_s / _unit(told)[1], lane) for moment_s in moments_s for lane in (names[0], names[-1], None)]
+    return go.Scatter(
+        x=[place if lane is not None else None for place, lane in across],
+        y=[lane for _, lane in across],
+        mode="lines",
+        name=f"{name} ({len(moments_s)})",
+        line={"color": color, "width": 2, "dash": "dot"},
+        hovertemplate=f"{name}<extra></extra>",
     )
 
 
@@ -176,13 +192,17 @@ def _short(number: int) -> str:
     return words.short_trial(number) if repeat is None else f"{words.short_trial(repeat.of)}'{repeat.seed}"
 
 
-def _unit_s(told: Timeline) -> float:
-    return 60.0 if told.total_s >= 300 else 1.0
+def _lane(lanes: Mapping[tuple[str, int], str], pool: str, seat: int) -> str:
+    return lanes.get((pool, seat), f"{look.text(pool)} s{seat}")
+
+
+def _unit(told: Timeline) -> tuple[str, float]:
+    """In what the axis counts, and how many seconds that is."""
+    return ("minutes", 60.0) if told.total_s >= 300 else ("seconds", 1.0)
 
 
 def _told(facts: SweepFacts, stint: Stint) -> str:
     when = f"{words.duration(stint.start_s)} to {words.duration(stint.end_s)}"
-    role = {BASELINE: " (baseline)"}.get(stint.number, "")
     reason = f": {stint.reason}" if stint.reason else ""
     outcome = "lost its seat" if stint.outcome == LOST else stint.outcome
-    return f"{look.text(facts.trial_name(stint.number))}{role}<br>{when}<br>{look.text(outcome + reason)}"
+    return f"{look.text(facts.trial_name(stint.number))}<br>{when}<br>{look.text(outcome + reason)}"

@@ -15,6 +15,7 @@ import yaml
 from pharos.handover.report.confirmation import contenders_by_mean
 from pharos.handover.report.facts import SweepFacts
 from pharos.handover.report.rungs import rungs_in_sum
+from pharos.handover.report.seats import timeline
 from pharos.plan import words
 from pharos.plan.hyperparameters import Params
 from pharos.plan.ledger import TrialRecord
@@ -82,10 +83,10 @@ def verdict(facts: SweepFacts) -> str:
     name = facts.trial_name(best.number)
     if not facts.is_search:
         return f"{name} has {facts.metric} {words.score(best.score)} at step {best.best_step}."
-    if best is baseline:
-        return "No trial was better than the baseline: its own values are the winner."
     if facts.ledger.confirmation is not None:
         return _confirmed(facts, best)
+    if best is baseline:
+        return "No trial was better than the baseline: its own values are the winner."
     leads = "wins" if facts.ledger.ended else "leads"
     if baseline is None or baseline.score is None:
         return f"{name} {leads} with {facts.metric} {words.score(best.score)}; the baseline has no score."
@@ -100,12 +101,11 @@ def _confirmed(facts: SweepFacts, best: TrialRecord) -> str:
     ours, theirs = by_number[best.number], by_number[BASELINE]
     if best.number == BASELINE:
         return "Repeated under further seeds, no trial was better than the baseline: its own values are the winner."
-    sure = ours["probability_better"]
-    return (
-        f"{facts.trial_name(best.number)} wins under {words.plural(len(ours['scores']), 'further seed')}: mean "
-        f"{facts.metric} {words.score(ours['mean'])} against {words.score(theirs['mean'])} of the baseline"
-        + (f"; that it is better is {sure:.1%} probable." if sure is not None else ".")
-    )
+    seeds = words.plural(len(ours["scores"]), "further seed")
+    won = f"{facts.trial_name(best.number)} wins under {seeds}: mean {facts.metric} {words.score(ours['mean'])}"
+    if theirs["mean"] is None:
+        return f"{won}; the baseline lacks a score under one of them."
+    return f"{won} against {words.score(theirs['mean'])} of the baseline."
 
 
 def doubt(facts: SweepFacts) -> str:
@@ -130,6 +130,7 @@ def cards(facts: SweepFacts) -> list[Card]:
         if baseline is not None and baseline is not best and baseline.score is not None:
             against = f"baseline {words.score(baseline.score)}"
         found.append(Card(label=facts.metric, value=words.score(best.score), note=against))
+        found += _sureness(facts, best)
         for metric, number in sorted(best.test_metrics.items()):
             theirs = baseline.test_metrics.get(metric) if baseline and baseline is not best else None
             note = f"baseline {words.metric(metric, theirs)}" if theirs is not None else ""
@@ -295,17 +296,23 @@ def spec_text(facts: SweepFacts) -> str:
     return yaml.safe_dump(facts.started.spec, sort_keys=False, allow_unicode=True, width=100)
 
 
+def _sureness(facts: SweepFacts, best: TrialRecord) -> list[Card]:
+    """How probable it is that the winner is better, where it was confirmed."""
+    for one in contenders_by_mean(facts):
+        if one["number"] == best.number and one["probability_better"] is not None:
+            note = f"probable, by {words.plural(len(one['scores']), 'further seed')}"
+            return [Card(label="better than the baseline", value=f"{one['probability_better']:.1%}", note=note)]
+    return []
+
+
 def _by_state(facts: SweepFacts) -> str:
     counted = Counter(str(trial.state).lower() for trial in facts.ledger.trials.values())
     return ", ".join(f"{number:,} {state}" for state, number in counted.most_common())
 
 
 def _seconds(facts: SweepFacts) -> float:
-    """Of the last session, by its phases, as the terminal says it; else between the first event and the last."""
-    ledger = facts.ledger
-    if ledger.ended and ledger.ended.phases_s:
-        return sum(ledger.ended.phases_s.values())
-    return (ledger.last_time_s or 0.0) - (ledger.first_time_s or 0.0)
+    """Of all sessions together, without the time between them."""
+    return timeline(facts.events).total_s
 
 
 def _lower(ours: float | None, theirs: float | None) -> str:

@@ -14,8 +14,10 @@ from pharos.handover.report import look
 from pharos.handover.report.facts import SweepFacts, is_wide
 from pharos.plan import words
 
-RANK_COLORS = ((0.0, look.BEST), (0.35, look.COMPLETED), (1.0, look.PRUNED))
-"""From the best rank to the last."""
+RANK_COLORS = ((0.0, look.PRUNED), (0.75, look.COMPLETED), (0.9, look.COMPLETED), (1.0, look.BEST))
+"""From the last rank to the best. Plotly draws the lines of larger values over the others."""
+ASIDE = 0.16
+"""How far trials with one and the same listed value are laid out beside each other; values are 1 apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,6 @@ def parallel_coordinates(facts: SweepFacts) -> go.Figure | None:
         for field, domain in facts.space.items()
     ]
     axes.append(score_axis(facts.metric, [float(trial.score or 0.0) for trial in ranking]))
-    ranks = np.arange(len(ranking), 0, -1, dtype=np.float32)
     lines = go.Parcoords(
         dimensions=[
             {
@@ -49,7 +50,12 @@ def parallel_coordinates(facts: SweepFacts) -> go.Figure | None:
             }
             for axis in axes
         ],
-        line={"color": ranks, "cmin": 1, "cmax": len(ranking), "colorscale": RANK_COLORS},
+        line={
+            "color": np.arange(len(ranking), dtype=np.float32),
+            "cmin": 0,
+            "cmax": len(ranking) - 1,
+            "colorscale": RANK_COLORS,
+        },
         labelangle=0,
     )
     return look.figure([lines], height=420, margin={"l": 44, "r": 44, "t": 48, "b": 24})
@@ -64,7 +70,7 @@ def importance_bars(importance: Mapping[str, float]) -> go.Figure | None:
         x=[share for _, share in shares],
         y=[look.text(words.short_name(field)) for field, _ in shares],
         customdata=[look.text(field) for field, _ in shares],
-        text=[f"{share:.0%}" for _, share in shares],
+        text=[f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" for _, share in shares],
         textposition="outside",
         cliponaxis=False,
         orientation="h",
@@ -74,9 +80,10 @@ def importance_bars(importance: Mapping[str, float]) -> go.Figure | None:
     largest = max(importance.values())
     return look.figure(
         [bars],
-        height=90 + 34 * len(shares),
-        xaxis={"tickformat": ".0%", "range": [0, largest * 1.15 or 1]},
-        margin={"l": 72, "r": 24, "t": 8, "b": 32},
+        height=40 + 34 * len(shares),
+        xaxis={"range": [0, largest * 1.15 or 1], "visible": False},
+        yaxis={"showgrid": False},
+        margin={"l": 72, "r": 24, "t": 8, "b": 8},
         bargap=0.35,
     )
 
@@ -117,7 +124,10 @@ def _axis_of_places(label: str, places: Sequence[Any], chosen: Sequence[Any]) ->
     """Values at equal distances, as the user listed them."""
     return Axis(
         label=label,
-        values=[0.0 if value is None else float(places.index(value)) for value in chosen],
+        values=[
+            (0.0 if value is None else float(places.index(value))) + (look.evenly(index) - 0.5) * ASIDE
+            for index, value in enumerate(chosen)
+        ],
         ticks=[(float(index), words.value(value)) for index, value in enumerate(places)],
     )
 

@@ -23,6 +23,8 @@
     if (narrow.matches) {
       layout.font.size = 11;
       layout.margin = { ...layout.margin, l: Math.min(layout.margin.l, 40), r: Math.min(layout.margin.r, 28) };
+      // The legend stands in one column there, above what is drawn.
+      layout.height += 18 * figure.data.filter((trace) => trace.name && trace.showlegend !== false).length;
     }
     return layout;
   };
@@ -30,7 +32,7 @@
   const dataOf = (figure) =>
     figure.data.map((trace) => {
       if (trace.type !== "parcoords") return trace;
-      const scale = trace.line.colorscale.map(([place, value]) => [place, place === 1 ? color("--last-rank") : value]);
+      const scale = trace.line.colorscale.map(([place, value]) => [place, place === 0 ? color("--last-rank") : value]);
       return {
         ...trace,
         line: { ...trace.line, colorscale: scale },
@@ -50,9 +52,11 @@
   const draw = async () => {
     for (const place of places) {
       const figure = figures[place.dataset.figure];
+      const layout = layoutOf(figure);
+      place.style.height = `${layout.height}px`;
       // Its buttons zoom, for which a finger and some figures have no use.
       const hasBar = !narrow.matches && !["coordinates", "importance"].includes(place.dataset.figure);
-      await Plotly.react(place, dataOf(figure), layoutOf(figure), { ...config, displayModeBar: hasBar ? "hover" : false });
+      await Plotly.react(place, dataOf(figure), layout, { ...config, displayModeBar: hasBar ? "hover" : false });
       place.dataset.drawn = "true";
     }
   };
