@@ -35,6 +35,10 @@ class BaseModelError(UserError):
     """The base cannot be used: not there, not a causal language model, or pickled weights only."""
 
 
+class ModelError(UserError):
+    """A model that was named cannot be found or used: no such version, alias, trial or directory, or no base for it."""
+
+
 class PlanError(UserError):
     """The sweep as written cannot run: it does not fit, or its numbers contradict each other."""
 

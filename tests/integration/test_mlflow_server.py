@@ -22,7 +22,8 @@ from pharos.track.event_log import EventLog
 from pharos.track.follower import Follower
 from pharos.track.mlflow_client import check_tracking
 from pharos.track.mlflow_runs import MlflowRuns
-from pharos.track.registry import Lineage, register_version, resolve
+from pharos.track.model_versions import find_version, version_folder
+from pharos.track.registry import Lineage, register_version
 
 NUM_TRIALS, NUM_STEPS, STEPS_PER_ROUND = 4, 60, 2
 
@@ -153,8 +154,16 @@ def test_a_server_killed_twice_in_mid_stream_ends_with_every_point_once(server: 
         register_version(runs, model="docker", merged=merged, adapter=merged, lineage=lineage) for _ in range(2)
     ]
     assert [(version.version, version.path) for version in registered] == [("1", None)] * 2
-    with pytest.raises(TrackingError, match="give a directory to download it to"):
-        resolve(server.uri, "docker", "candidate")
-    path = resolve(server.uri, "docker", "candidate", download_to=tmp_path / "downloaded")
+    found = find_version(server.uri, "docker", alias="candidate")
+    path = version_folder(found, cache=tmp_path / "cache")
     assert (path / "model.safetensors").read_bytes() == b"weights"
     assert not (tmp_path / "unused").exists()
+
+    # What has been fetched once needs the server's files no more; a version that is half fetched is not there.
+    server.kill()
+    assert version_folder(found, cache=tmp_path / "cache") == path
+    with pytest.raises(TrackingError, match="Connection refused"):
+        version_folder(found, cache=tmp_path / "other")
+    assert not list((tmp_path / "other").rglob("*.safetensors"))
+    with pytest.raises(TrackingError, match="Connection refused"):
+        find_version(server.uri, "docker", version="1")

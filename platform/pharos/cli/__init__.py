@@ -12,12 +12,13 @@ import typer
 
 from pharos import __version__
 from pharos.cli.app import app
+from pharos.cli.compare import compare, ui
 from pharos.cli.data import data_app
 from pharos.cli.report import report
 from pharos.cli.sweeps import plan, sweep, train
 from pharos.errors import PharosError
 
-__all__ = ["app", "data_app", "main", "plan", "report", "sweep", "train"]
+__all__ = ["app", "compare", "data_app", "main", "plan", "report", "sweep", "train", "ui"]
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +20,17 @@ def report(
 ) -> None:
     """Write a sweep's page, also of one that runs or was stopped: curves, rungs, seats, leaderboard, in one file."""
     from pharos.plan import words
-    from pharos.sweep.paths import SweepPaths
+    from pharos.plan.paths import SweepPaths
     from pharos.sweep.result_file import write_report_of
     from pharos.track.sweeps import find_sweep
 
     directory = find_sweep(sweep, storage)
-    path = output or SweepPaths(directory.parent, directory.name).report
+    path = (output or SweepPaths(directory.parent, directory.name).report).absolute()
     ledger = write_report_of(directory, path)
-    state = "RUNNING, or interrupted" if ledger.ended is None else ledger.ended.state
-    typer.echo(f"{directory.name}  {state}: {words.plural(len(ledger.trials), 'trial')}")
+    trials = words.plural(len(ledger.trials), "trial")
+    if ledger.ended is None:
+        typer.echo(f"{directory.name}  no end in its log: it runs, or was interrupted; {trials} so far")
+    else:
+        typer.echo(f"{directory.name}  {ledger.ended.state}, {trials}")
     typer.echo(f"report    {path}")
-    typer.echo(f"look      xdg-open {path}")
+    typer.echo(f"look      xdg-open {shlex.quote(str(path))}")

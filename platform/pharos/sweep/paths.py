@@ -1,4 +1,4 @@
-"""Where a sweep keeps its state below its storage, and the lock that keeps two drivers apart."""
+"""Whether a storage can be written, and the lock that keeps two drivers of one sweep apart."""
 
 from __future__ import annotations
 
@@ -6,59 +6,12 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from pharos.errors import StorageError
+from pharos.plan.paths import SweepPaths
 
-
-@dataclass(frozen=True, slots=True)
-class SweepPaths:
-    """All paths of one sweep; absolute, since Ray's workers change their directory."""
-
-    storage: Path
-    sweep: str
-
-    @property
-    def root(self) -> Path:
-        return self.storage / self.sweep
-
-    @property
-    def events(self) -> Path:
-        return self.root / "events"
-
-    @property
-    def trials(self) -> Path:
-        return self.root / "trials"
-
-    @property
-    def ray(self) -> Path:
-        return self.root / "ray"
-
-    @property
-    def merged(self) -> Path:
-        return self.root / "merged"
-
-    @property
-    def result(self) -> Path:
-        return self.root / "result.json"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report.html"
-
-    @property
-    def cache(self) -> Path:
-        """Prepared data and built-in bases, shared by the sweeps of one storage."""
-        return self.storage / "cache"
-
-    @property
-    def tracking_uri(self) -> str:
-        return f"sqlite:///{self.storage / 'mlflow.db'}"
-
-    @property
-    def artifacts(self) -> Path:
-        return self.storage / "mlartifacts"
+__all__ = ["SweepPaths", "check_writable", "sweep_lock"]
 
 
 def check_writable(storage: Path) -> None:

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pharos.plan.comparison import sweep_of_ledger
 from pharos.plan.ledger import Ledger
-from pharos.spec.model import SweepSpec
 from pharos.track.sweeps import log_of
 
 
@@ -26,12 +26,13 @@ def write_report_of(sweep: Path, path: Path) -> Ledger:
     written.
     """
     from pharos.handover.report import write_report
-    from pharos.sweep.importance import parameter_importance
+    from pharos.sweep.importance import importance_of
 
     events = list(log_of(sweep).read())
     ledger = Ledger.of(events)
-    importance = {}
+    importance: dict[str, float] = {}
     if ledger.started is not None:
-        importance = parameter_importance(SweepSpec.model_validate(ledger.started.spec), ledger)
+        compared = sweep_of_ledger(ledger, {}, source=str(sweep))
+        importance = importance_of(compared.space, compared.scored())
     write_report(path, events=events, ledger=ledger, importance=importance, sweep_dir=sweep)
     return ledger

@@ -37,6 +37,8 @@ def connect(tracking_uri: str) -> MlflowClient:
     # set_terminated prints the run's address for each trial, over the live view:
     # https://github.com/mlflow/mlflow/pull/15734
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # What is fetched from a server is told of in a verb's own words.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     # "Creating initial MLflow database tables" and its like, at INFO on every new store.
@@ -49,17 +51,8 @@ def check_tracking(uri: str, experiment: str) -> None:
 
     Nothing is created: a SQLite file that is not there yet is checked by the directory that will hold it.
     """
-    scheme = urlsplit(uri).scheme.split("+")[0]
-    if scheme == "sqlite":
-        if not _check_sqlite_file(uri):
-            return
-    elif scheme in DATABASE_PORTS:
-        _check_port(uri, DATABASE_PORTS[scheme])
-    elif scheme not in SERVER_SCHEMES:
-        raise TrackingError(
-            f"tracking.uri={shown(uri)} is no MLflow store that works: MLflow no longer writes to plain directories. "
-            "Use sqlite:////absolute/path/mlflow.db, or the address of a server such as http://host:5000."
-        )
+    if not is_there(uri):
+        return
     remedy = "Start it (mlflow server), correct tracking.uri, or leave it out to track in SQLite beside the storage."
     with request_limits(timeout_s=CHECK_TIMEOUT_S, max_retries=0), tracking_errors(uri, remedy):
         found = connect(uri).get_experiment_by_name(experiment)
@@ -68,6 +61,13 @@ def check_tracking(uri: str, experiment: str) -> None:
             f"tracking.experiment={experiment} was deleted from {shown(uri)}, and MLflow keeps its name. Restore it "
             f"(mlflow experiments restore --experiment-id {found.experiment_id}) or choose another name."
         )
+
+
+def open_store(uri: str, remedy: str) -> MlflowClient:
+    """A client of a store that is there; nothing is created. Raises TrackingError, with the remedy, where none is."""
+    if not is_there(uri):
+        raise TrackingError(f"tracking: there is no MLflow store at {shown(uri)}: no sweep has run there. {remedy}")
+    return connect(uri)
 
 
 def ensure_experiment(client: MlflowClient, name: str, artifact_root: Path | None) -> str:
@@ -129,6 +129,21 @@ def reason_of(error: BaseException, uri: str) -> str:
 def shown(uri: str) -> str:
     """A URI as it may be shown: a password in it is replaced."""
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
+
+
+def is_there(uri: str) -> bool:
+    """False for a SQLite file that is yet to be made. Raises TrackingError for what is no store, or is out of reach."""
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme == "sqlite":
+        return _check_sqlite_file(uri)
+    if scheme in DATABASE_PORTS:
+        _check_port(uri, DATABASE_PORTS[scheme])
+    elif scheme not in SERVER_SCHEMES:
+        raise TrackingError(
+            f"tracking.uri={shown(uri)} is no MLflow store that works: MLflow no longer writes to plain directories. "
+            "Use sqlite:////absolute/path/mlflow.db, or the address of a server such as http://host:5000."
+        )
+    return True
 
 
 def _check_sqlite_file(uri: str) -> bool:

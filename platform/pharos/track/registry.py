@@ -1,4 +1,4 @@
-"""The hand-over: a merged model and its adapter as one version in the MLflow registry, found again by an alias.
+"""The hand-over: a merged model and its adapter as one version in the MLflow registry, under an alias.
 
 A version is a plain safetensors directory; a pickle is refused. Registering the same trial of the same spec again
 finishes what a crash left undone and makes no second version.
@@ -10,19 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-from pharos.errors import HandOverError, TrackingError
-from pharos.track.mlflow_client import connect, shown, tracking_errors
+from pharos.errors import HandOverError
+from pharos.track.mlflow_client import tracking_errors
 from pharos.track.mlflow_runs import MlflowRuns
+from pharos.track.model_versions import ADAPTER, MERGED, local_artifacts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CANDIDATE = "candidate"
-MERGED, ADAPTER = "merged", "adapter"
-"""Directories of the trial's run that hold the merged model and, beside it, the adapter."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 REMEDY = "Start the server, or correct tracking.uri, and run the same sweep again: it only repeats the hand-over."
 
@@ -89,28 +86,9 @@ def register_version(
         aliased = client.get_registered_model(model).aliases.get(alias)
         if aliased is None or int(aliased) < int(found.version):
             client.set_registered_model_alias(model, alias, found.version)
-        path = _local_path(client, run_id)
+        artifacts = local_artifacts(client.get_run(run_id).info.artifact_uri)
+    path = None if artifacts is None else artifacts / MERGED
     return RegisteredVersion(model=model, version=str(found.version), alias=alias, source=source, path=path)
-
-
-def resolve(tracking_uri: str, model: str, alias: str, *, download_to: Path | None = None) -> Path:
-    """The directory of the version that an alias names.
-
-    It is returned where it lies when this machine holds it, else downloaded into `download_to`. Raises TrackingError
-    when the store does not answer, has no such model or alias, or keeps it elsewhere and no `download_to` is given.
-    """
-    client = connect(tracking_uri)
-    remedy = f"Is {model} registered there, with the alias {alias}? `pharos sweep` registers its winner as {CANDIDATE}."
-    with tracking_errors(tracking_uri, remedy):
-        version = client.get_model_version_by_alias(model, alias)
-        path = _local_path(client, str(version.run_id))
-        if path is not None and path.is_dir():
-            return path
-        if download_to is not None and path is None:
-            download_to.mkdir(parents=True, exist_ok=True)
-            return Path(client.download_artifacts(str(version.run_id), MERGED, str(download_to)))
-    where = "on the server: give a directory to download it to" if path is None else f"in {path}, which is not there"
-    raise TrackingError(f"tracking: {shown(tracking_uri)} keeps {model}@{alias} (version {version.version}) {where}.")
 
 
 def _check_weights(directory: Path) -> None:
@@ -139,9 +117,3 @@ def _find_version(client: MlflowClient, model: str, run_id: str, lineage: Lineag
         if version.name == model and version.tags.get("pharos.digest.spec") == lineage.digests["spec"]
     ]
     return max(same, key=lambda version: int(version.version), default=None)
-
-
-def _local_path(client: MlflowClient, run_id: str) -> Path | None:
-    """Where the merged model of a run lies, none where its artifacts are not files of this machine."""
-    artifacts = urlsplit(client.get_run(run_id).info.artifact_uri)
-    return Path(url2pathname(artifacts.path)) / MERGED if artifacts.scheme in ("", "file") else None

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from tests.unit.track import sweeps
 
-from pharos.errors import HandOverError, TrackingError
+from pharos.errors import HandOverError
 from pharos.track.mlflow_runs import MlflowRuns
-from pharos.track.registry import Lineage, RegisteredVersion, register_version, resolve
+from pharos.track.model_versions import find_version, version_folder
+from pharos.track.registry import Lineage, RegisteredVersion, register_version
 
 LINEAGE = Lineage(
     sweep=sweeps.SWEEP,
@@ -43,6 +44,11 @@ def register(runs: MlflowRuns, merged: Path, adapter: Path, lineage: Lineage = L
     return register_version(runs, model="docker", merged=merged, adapter=adapter, lineage=lineage)
 
 
+def candidate(runs: MlflowRuns) -> Path:
+    found = find_version(runs.tracking_uri, "docker", alias="candidate")
+    return version_folder(found, cache=Path("unused"))
+
+
 def versions(runs: MlflowRuns) -> list[str]:
     return sorted(str(version.version) for version in runs.client.search_model_versions("name = 'docker'"))
 
@@ -56,7 +62,7 @@ def test_a_version_is_a_plain_directory_with_its_adapter_beside_it(
     assert registered.path.is_relative_to(tmp_path / "artifacts")
     assert (registered.path / "model.safetensors").read_bytes() == b"weights"
     assert (registered.path.parent / "adapter" / "model.safetensors").read_bytes() == b"adapter"
-    assert resolve(tracked.tracking_uri, "docker", "candidate") == registered.path
+    assert candidate(tracked) == registered.path
 
 
 def test_a_version_says_where_it_comes_from(tracked: MlflowRuns, merged: Path, adapter: Path) -> None:
@@ -103,7 +109,7 @@ def test_another_winner_is_another_version_and_takes_the_alias(
     first = register(tracked, merged, adapter)
     second = register(tracked, merged, adapter, replace(LINEAGE, trial=1))
     assert (first.version, second.version) == ("1", "2")
-    assert resolve(tracked.tracking_uri, "docker", "candidate") == second.path
+    assert candidate(tracked) == second.path
     assert first.path != second.path
 
 
@@ -113,7 +119,7 @@ def test_repeating_an_old_hand_over_does_not_take_the_alias_back(
     register(tracked, merged, adapter)
     second = register(tracked, merged, adapter, replace(LINEAGE, trial=1))
     assert register(tracked, merged, adapter).version == "1"
-    assert resolve(tracked.tracking_uri, "docker", "candidate") == second.path
+    assert candidate(tracked) == second.path
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "nested/optimizer.pt", "model.pkl"])
@@ -131,15 +137,3 @@ def test_a_directory_without_weights_is_refused(tracked: MlflowRuns, merged: Pat
     (adapter / "model.safetensors").unlink()
     with pytest.raises(HandOverError, match="holds no safetensors"):
         register(tracked, merged, adapter)
-
-
-def test_a_model_or_an_alias_that_is_not_there_is_named(tracked: MlflowRuns, merged: Path, adapter: Path) -> None:
-    with pytest.raises(TrackingError, match="Is docker registered there, with the alias champion"):
-        resolve(tracked.tracking_uri, "docker", "champion")
-    registered = register(tracked, merged, adapter)
-    with pytest.raises(TrackingError, match="Is docker registered there, with the alias champion"):
-        resolve(tracked.tracking_uri, "docker", "champion")
-    assert registered.path is not None
-    registered.path.rename(registered.path.with_name("moved"))
-    with pytest.raises(TrackingError, match="which is not there"):
-        resolve(tracked.tracking_uri, "docker", "candidate")

@@ -278,13 +278,15 @@ def places(facts: SweepFacts, sweep_dir: Path) -> list[tuple[str, str]]:
 
 def commands(facts: SweepFacts, sweep_dir: Path) -> list[tuple[str, str]]:
     """What to type next, and what it does."""
-    name, storage = shlex.quote(facts.name), shlex.quote(str(sweep_dir.parent))
+    name, storage = shlex.quote(sweep_dir.name), shlex.quote(str(sweep_dir.parent))
     found = [(f"pharos compare {name} --storage {storage}", "the leaderboard in a terminal, to sort, filter and save")]
     if facts.ledger.registered is not None:
         model = shlex.quote(f"{facts.ledger.registered.model}@{facts.ledger.registered.alias}")
+        uri = (facts.started.spec.get("tracking") or {}).get("uri")
+        where = f"--storage {storage}" + (f" --tracking-uri {shlex.quote(uri)}" if uri else "")
         found += [
-            (f"pharos chat {model} --storage {storage}", "talk to the winner"),
-            (f"pharos promote {model} --storage {storage}", "make it the model in use, if it is better than that one"),
+            (f"pharos chat {model} {where}", "talk to the winner"),
+            (f"pharos promote {model} {where}", "make it the model in use, if it is better than that one"),
         ]
     if facts.state != "COMPLETED":
         found.append((f"pharos report {name} --storage {storage}", "write this page again, with what happened since"))
