@@ -11,33 +11,11 @@ import sys
 import typer
 
 from pharos import __version__
+from pharos.cli import compare, data, export, promotion, report, rerun, sweeps, use
 from pharos.cli.app import app
-from pharos.cli.compare import compare, ui
-from pharos.cli.data import data_app
-from pharos.cli.export import export_model, merge
-from pharos.cli.promotion import models, promote, rollback
-from pharos.cli.rerun import rerun
-from pharos.cli.sweeps import plan, sweep, train
-from pharos.cli.use import chat, evaluate
 from pharos.errors import PharosError
 
-__all__ = [
-    "app",
-    "chat",
-    "data_app",
-    "evaluate",
-    "export_model",
-    "main",
-    "merge",
-    "models",
-    "plan",
-    "promote",
-    "rerun",
-    "rollback",
-    "sweep",
-    "train",
-]
-__all__ = ["app", "compare", "data_app", "main", "plan", "sweep", "train", "ui"]
+__all__ = ["app", "compare", "data", "export", "main", "promotion", "report", "rerun", "sweeps", "use"]
 
 
 @app.command()

@@ -20,13 +20,15 @@ def show_result(
     result: dict[str, Any],
     *,
     root: str | None = None,
+    report: str | None = None,
     model_dir: str | None = None,
     tracking_uri: str | None = None,
     console: Console | None = None,
 ) -> None:
     """Print a result as `plan.result.result_json` makes it.
 
-    root: directory of the sweep; model_dir: of the merged model; tracking_uri: of MLflow. What is none is left out.
+    root: directory of the sweep; report: its page; model_dir: of the merged model; tracking_uri: of MLflow. What is
+    none is left out.
     """
     console = console or Console(highlight=False)
     title = Text(result["sweep"], style="bold").append(f"  {result['state']}", style=_state_style(result["state"]))
@@ -38,7 +40,7 @@ def show_result(
     if any(result["test"].values()):
         console.print("", _test_rows(result), sep="\n")
     console.print("", Text(_work(result), style="dim"), "", sep="\n")
-    _show_places(console, result, root=root, model_dir=model_dir, tracking_uri=tracking_uri)
+    _show_places(console, result, root=root, report=report, model_dir=model_dir, tracking_uri=tracking_uri)
 
 
 def _leaderboard(result: dict[str, Any]) -> Table:
@@ -168,7 +170,13 @@ def _work(result: dict[str, Any]) -> str:
 
 
 def _show_places(
-    console: Console, result: dict[str, Any], *, root: str | None, model_dir: str | None, tracking_uri: str | None
+    console: Console,
+    result: dict[str, Any],
+    *,
+    root: str | None,
+    report: str | None,
+    model_dir: str | None,
+    tracking_uri: str | None,
 ) -> None:
     """Paths and commands stand on lines of their own and are never broken, so that they can be copied."""
 
@@ -181,6 +189,8 @@ def _show_places(
         show("model", f"{registered['model']} version {registered['version']}, alias {registered['alias']}")
     if root is not None:
         show("results", f"{root}/result.json")
+    if report is not None:
+        show("report", report)
     if tracking_uri is not None:
         is_server = tracking_uri.startswith(("http:", "https:"))
         show("tracking", tracking_uri if is_server else f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}")
