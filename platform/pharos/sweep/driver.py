@@ -21,7 +21,8 @@ from pharos.plan import events as ev
 from pharos.plan.confirmation import confirmed, is_confirmed, repeats
 from pharos.plan.exchange import Score
 from pharos.plan.ledger import Ledger
-from pharos.plan.pool import PoolSettings
+from pharos.plan.metrics import GENERATED
+from pharos.plan.pool import GenerationSettings, PoolSettings
 from pharos.plan.result import result_json
 from pharos.plan.trial import BASELINE
 from pharos.spec.identity import MAY_CHANGE, spec_difference, spec_to_json
@@ -133,6 +134,21 @@ def pool_settings(staged: Staged, paths: SweepPaths, pool: str) -> PoolSettings:
         dtype=plan.dtype,
         activation_checkpointing=spec.train.activation_checkpointing,
         trust_remote_code=spec.trust_remote_code,
+        rungs=plan.rungs,
+        generation=_generation(staged),
+    )
+
+
+def _generation(staged: Staged) -> GenerationSettings | None:
+    """What a pool asks of its trials, where answers are what ranks them."""
+    search = staged.spec.search
+    if search is None or search.metric not in GENERATED:
+        return None
+    return GenerationSettings(
+        max_rows=search.generation.max_rows,
+        max_new_tokens=search.generation.max_new_tokens,
+        stop_ids=tuple(staged.data.stop_ids),
+        pad_id=staged.data.pad_id,
     )
 
 
@@ -161,7 +177,10 @@ class _Run:
             )
             ray.get(
                 self._desk.open.remote(
-                    digests=self._staged.digests(), versions=library_versions(), spec_json=self._spec_without_password()
+                    digests=self._staged.digests(),
+                    versions=library_versions(),
+                    spec_json=self._spec_without_password(),
+                    root=str(self._staged.root),
                 )
             )
             follower = Follower(self._log, self._runs())
