@@ -37,7 +37,13 @@ def repeated_scores(facts: SweepFacts) -> go.Figure | None:
     means = go.Scatter(
         x=[one["mean"] for one in known],
         y=[names[one["number"]] for one in known],
-        error_x={"type": "data", "array": [one["std"] or 0.0 for one in known], "thickness": 2, "width": 6},
+        error_x={
+            "type": "data",
+            "array": [one["std"] or 0.0 for one in known],
+            "thickness": 2,
+            "width": 6,
+            "color": look.PRUNED,
+        },
         mode="markers",
         name="mean and standard deviation",
         marker={

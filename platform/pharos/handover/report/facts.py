@@ -85,3 +85,11 @@ def sweep_facts(events: Sequence[ev.Event], ledger: Ledger) -> SweepFacts:
 def is_wide(values: Sequence[float]) -> bool:
     """Whether the values are told apart better on a logarithmic axis."""
     return bool(values) and min(values) > 0 and max(values) / min(values) > WIDE_RANGE
+
+
+def change_in_words(ours: float | None, theirs: float | None) -> str:
+    """12.5% lower; empty where there is nothing to compare."""
+    if ours is None or not theirs:
+        return ""
+    change = ours / theirs - 1
+    return f"{abs(change):.1%} {'higher' if change > 0 else 'lower'}"

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from pharos.errors import StorageError
-from pharos.handover.report import confirmation, curves, rungs, seats, sections, space
+from pharos.handover.report import confirmation, curves, headline, onward, rungs, seats, space, tables
 from pharos.handover.report.facts import SweepFacts, sweep_facts
 from pharos.plan import events as ev
 from pharos.plan import words
@@ -26,13 +26,15 @@ PACKAGE = "pharos.handover.report"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A figure with what it shows. absent: what stands in its place where there is nothing to draw."""
+    """A figure with what it shows. absent: what stands in its place where there is nothing to draw. min_width: pixels
+    that it needs; where a phone has fewer, it scrolls by itself."""
 
     name: str
     title: str
     shows: str
     drawn: go.Figure | None
     absent: str
+    min_width: int = 0
 
 
 def write_report(
@@ -69,7 +71,9 @@ def report_html(facts: SweepFacts, importance: Mapping[str, float], *, sweep_dir
     )
     return environment.get_template("report.html.jinja").render(
         facts=facts,
-        sections=sections,
+        headline=headline,
+        tables=tables,
+        onward=onward,
         sweep_dir=sweep_dir,
         figures={figure.name: figure for figure in shown},
         data=_embedded({figure.name: figure.drawn for figure in shown if figure.drawn is not None}),
@@ -113,6 +117,7 @@ def figures(facts: SweepFacts, importance: Mapping[str, float]) -> list[Figure]:
             shows="Each line is a trial, the best in green. Drag along an axis to see only the trials of that range.",
             drawn=space.parallel_coordinates(facts),
             absent="Nothing was searched, or fewer than two trials have a score.",
+            min_width=space.AXIS_WIDTH * (len(facts.space) + 1),
         ),
         Figure(
             name="importance",
