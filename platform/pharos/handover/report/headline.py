@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pharos.handover.report.confirmation import contenders_by_mean
-from pharos.handover.report.facts import SweepFacts, change_in_words
+from pharos.handover.report.facts import SweepFacts
 from pharos.handover.report.seats import timeline
 from pharos.plan import words
 from pharos.plan.ledger import TrialRecord
@@ -50,17 +50,19 @@ def verdict(facts: SweepFacts) -> str:
         return "No trial has a score yet." if facts.state == "RUNNING" else "No trial has a score."
     name = facts.trial_name(best.number)
     if not facts.is_search:
-        return f"{name} has {facts.metric} {words.score(best.score)} at step {best.best_step}."
+        return f"{name} has {facts.metric} {facts.shown(best.score)} at step {best.best_step}."
     if facts.ledger.confirmation is not None:
         return _confirmed(facts, best)
     if best is baseline:
         return "No trial was better than the baseline: its own values are the winner."
     leads = "wins" if facts.ledger.ended else "leads"
     if baseline is None or baseline.score is None:
-        return f"{name} {leads} with {facts.metric} {words.score(best.score)}; the baseline has no score."
-    ours, theirs = words.score(best.score), words.score(baseline.score)
-    change = change_in_words(best.score, baseline.score)
-    return f"{name} {leads}: {facts.metric} {ours} against {theirs} of the baseline ({change})."
+        return f"{name} {leads} with {facts.metric} {facts.shown(best.score)}; the baseline has no score."
+    ours, theirs = facts.shown(best.score), facts.shown(baseline.score)
+    change = facts.change(best.score, baseline.score)
+    return f"{name} {leads}: {facts.metric} {ours} against {theirs} of the baseline" + (
+        f" ({change})." if change else "."
+    )
 
 
 def doubt(facts: SweepFacts) -> str:
@@ -83,9 +85,9 @@ def cards(facts: SweepFacts) -> list[Card]:
     if best is not None:
         against = ""
         if baseline is not None and baseline is not best and baseline.score is not None:
-            against = f"baseline {words.score(baseline.score)}"
+            against = f"baseline {facts.shown(baseline.score)}"
         searched = " in the search" if ledger.confirmation else ""
-        found.append(Card(label=facts.metric + searched, value=words.score(best.score), note=against))
+        found.append(Card(label=facts.metric + searched, value=facts.shown(best.score), note=against))
         found += _repeated(facts, best)
         for metric, number in sorted(best.test_metrics.items()):
             theirs = baseline.test_metrics.get(metric) if baseline and baseline is not best else None
@@ -118,10 +120,10 @@ def _confirmed(facts: SweepFacts, best: TrialRecord) -> str:
     if best.number == BASELINE:
         return "Repeated under further seeds, no trial was better than the baseline: its own values are the winner."
     seeds = words.plural(len(ours["scores"]), "further seed")
-    won = f"{facts.trial_name(best.number)} wins under {seeds}: mean {facts.metric} {words.score(ours['mean'])}"
+    won = f"{facts.trial_name(best.number)} wins under {seeds}: mean {facts.metric} {facts.shown(ours['mean'])}"
     if theirs["mean"] is None:
         return f"{won}; the baseline lacks a score under one of them."
-    return f"{won} against {words.score(theirs['mean'])} of the baseline."
+    return f"{won} against {facts.shown(theirs['mean'])} of the baseline."
 
 
 def _steps(facts: SweepFacts) -> Card:
@@ -140,10 +142,12 @@ def _repeated(facts: SweepFacts, best: TrialRecord) -> list[Card]:
         return []
     ours, theirs = by_number[best.number], by_number[BASELINE]
     seeds = words.plural(len(ours["scores"]), "further seed")
-    note = f"mean; baseline {words.score(theirs['mean'])}" if ours is not theirs else "mean"
-    found = [Card(label=f"{facts.metric}, {seeds}", value=words.score(ours["mean"]), note=note)]
+    note = f"mean; baseline {facts.shown(theirs['mean'])}" if ours is not theirs else "mean"
+    found = [Card(label=f"{facts.metric}, {seeds}", value=facts.shown(ours["mean"]), note=note)]
     if ours["probability_better"] is not None:
-        found.append(Card(label="better than the baseline", value=f"{ours['probability_better']:.1%}", note="probable"))
+        found.append(
+            Card(label="better than the baseline", value=words.chance(ours["probability_better"]), note="probable")
+        )
     return found
 
 

@@ -20,6 +20,7 @@ from pharos.handover.report.facts import SweepFacts, sweep_facts
 from pharos.plan import events as ev
 from pharos.plan import words
 from pharos.plan.ledger import Ledger
+from pharos.plan.metrics import EVAL_LOSS
 
 PACKAGE = "pharos.handover.report"
 
@@ -91,9 +92,10 @@ def figures(facts: SweepFacts, importance: Mapping[str, float]) -> list[Figure]:
             title="Learning curves",
             shows=f"{facts.metric} of every trial at each of its evaluations. The large dot is the one that scores it."
             + _without_curve(facts),
-            drawn=curves.learning_curves(facts),
+            drawn=curves.learning_curves(facts, facts.metric, facts.evaluations),
             absent="No trial has been evaluated yet.",
         ),
+        *_loss_curves(facts),
         Figure(
             name="against",
             title="Best against baseline",
@@ -142,6 +144,21 @@ def figures(facts: SweepFacts, importance: Mapping[str, float]) -> list[Figure]:
             drawn=seats.seat_timeline(facts),
             absent="No trial has been seated yet.",
         ),
+    ]
+
+
+def _loss_curves(facts: SweepFacts) -> list[Figure]:
+    """Of a sweep that is steered by generated answers: those are asked for at rungs and at the end alone."""
+    if facts.metric == EVAL_LOSS:
+        return []
+    return [
+        Figure(
+            name="losses",
+            title="Loss curves",
+            shows=f"{EVAL_LOSS} of every trial, which is evaluated more often than {facts.metric}.",
+            drawn=curves.learning_curves(facts, EVAL_LOSS, facts.losses),
+            absent="No trial has a loss yet.",
+        )
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pharos.handover.report.confirmation import contenders_by_mean
-from pharos.handover.report.facts import SweepFacts, change_in_words
+from pharos.handover.report.facts import SweepFacts
 from pharos.handover.report.rungs import rungs_in_sum
 from pharos.plan import words
 from pharos.plan.hyperparameters import Params
@@ -63,12 +63,12 @@ def confirmation(facts: SweepFacts) -> Table | None:
         interval, sure = one["interval"], one["probability_better"]
         texts = [
             words.short_trial(one["number"]) + (" baseline" if is_baseline else ""),
-            words.score(one["mean"]),
+            facts.shown(one["mean"]),
             words.score(one["std"]),
-            *(words.score(score) for score in one["scores"]),
+            *(facts.shown(score) for score in one["scores"]),
             words.NOTHING if one["difference"] is None else f"{one['difference']:+.4f}",
             words.NOTHING if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}",
-            words.NOTHING if sure is None else f"{sure:.1%}",
+            words.NOTHING if sure is None else words.chance(sure),
         ]
         role = "best" if is_winner else "baseline" if is_baseline else ""
         rows.append(Row(cells=[Cell(text=text) for text in texts], role=role))
@@ -102,10 +102,10 @@ def rung_table(facts: SweepFacts) -> Table | None:
             cells=[
                 Cell(text=f"{rung.clocks:,} clocks"),
                 *(Cell(text=f"{number:,}") for number in (rung.compared, rung.went_on, rung.stopped)),
-                *(Cell(text=words.score(score)) for score in (rung.best, rung.last_on)),
+                *(Cell(text=facts.shown(score)) for score in (rung.best, rung.last_on)),
             ]
         )
-        for rung in rungs_in_sum(facts.ledger.decisions)
+        for rung in rungs_in_sum(facts.ledger.decisions, facts.metric)
     ]
     headings = ["rung", "compared", "went on", "stopped", "best", "last to go on"]
     return Table(headings=headings, rows=rows, numeric=[False, *[True] * 5]) if rows else None
@@ -128,12 +128,12 @@ def leaderboard(facts: SweepFacts) -> Table:
 def _leader(facts: SweepFacts, trial: TrialRecord, rank: int | None, fields: Sequence[str]) -> Row:
     is_best, is_baseline = trial is facts.best, trial is facts.baseline and facts.is_search
     theirs = facts.baseline.score if facts.baseline else None
-    difference = change_in_words(trial.score, theirs) if trial.score is not None and not is_baseline and rank else ""
+    difference = facts.change(trial.score, theirs) if trial.score is not None and not is_baseline and rank else ""
     last = len(facts.ledger.trials) + 1
     cells = [
         Cell(text=str(rank) if rank else words.NOTHING, sort=rank or last),
         Cell(text=words.short_trial(trial.number) + (" baseline" if is_baseline else ""), sort=trial.number),
-        Cell(text=words.score(trial.score), sort=trial.score if rank else None),
+        Cell(text=facts.shown(trial.score), sort=trial.score if rank else None),
         *([Cell(text=difference, sort=trial.score if rank else None)] if facts.is_search else []),
         Cell(text=str(trial.state)),
         Cell(text=str(trial.best_step) if trial.best_step is not None else words.NOTHING, sort=trial.best_step),
