@@ -60,9 +60,8 @@ def verdict(facts: SweepFacts) -> str:
         return f"{name} {leads} with {facts.metric} {facts.shown(best.score)}; the baseline has no score."
     ours, theirs = facts.shown(best.score), facts.shown(baseline.score)
     change = facts.change(best.score, baseline.score)
-    return f"{name} {leads}: {facts.metric} {ours} against {theirs} of the baseline" + (
-        f" ({change})." if change else "."
-    )
+    by = f" ({change})" if change else ""
+    return f"{name} {leads}: {facts.metric} {ours} against {theirs} of the baseline{by}."
 
 
 def doubt(facts: SweepFacts) -> str:
