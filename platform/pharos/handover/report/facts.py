@@ -64,12 +64,13 @@ class SweepFacts:
         return words.metric(self.metric, score)
 
     def change(self, ours: float | None, theirs: float | None) -> str:
-        """12.5% lower, or 3.2 points higher of a share; empty where there is nothing to compare."""
+        """12.5% lower of a loss, 3.2 points higher of a share, else the difference; empty where one is missing."""
         if ours is None or theirs is None or (not theirs and not self.is_higher_better):
             return ""
         word = "higher" if ours > theirs else "lower"
         if self.is_higher_better:
-            return f"{abs(ours - theirs) * 100:.1f} points {word}"
+            by = abs(ours - theirs)
+            return f"{by * 100:.1f} points {word}" if self.shown(by).endswith("%") else f"{by:.4f} {word}"
         return f"{abs(ours / theirs - 1):.1%} {word}"
 
     def trial_name(self, number: int) -> str:

@@ -34,6 +34,7 @@ class Rung:
 def rungs_in_sum(decisions: Sequence[ev.RungDecided], metric: str = EVAL_LOSS) -> list[Rung]:
     """Ascending by clocks. metric: what was ranked by, which says whether lower is better."""
     found = []
+    by_cost = partial(cost, metric)
     for clocks in sorted({decision.rung for decision in decisions}):
         here = [decision for decision in decisions if decision.rung == clocks]
         finite = [decision.score for decision in here if isfinite(decision.score)]
@@ -45,8 +46,8 @@ def rungs_in_sum(decisions: Sequence[ev.RungDecided], metric: str = EVAL_LOSS) -
                 compared=len(here),
                 went_on=len(here) - stopped,
                 stopped=stopped,
-                best=min(finite, key=partial(cost, metric), default=None),
-                last_on=max(on, key=partial(cost, metric), default=None),
+                best=min(finite, key=by_cost, default=None),
+                last_on=max(on, key=by_cost, default=None),
             )
         )
     return found

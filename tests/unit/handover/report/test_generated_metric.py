@@ -55,6 +55,13 @@ def test_the_highest_share_wins_and_is_written_in_per_cent(answering, twelve, fa
     assert [cell.text for cell in first.cells[2:4]] == [f"{facts.best.score:.1%}", f"{lead:.1f} points higher"]
 
 
+def test_a_score_that_is_no_share_is_written_as_it_is(answering, facts_of) -> None:
+    facts = replace(facts_of(answering), metric="bleu_4")
+    assert facts.change(0.5, 0.25) == "0.2500 higher"
+    assert facts.change(0.2, 0.0) == "0.2000 higher", "nothing was right before"
+    assert facts.change(None, 0.25) == facts.change(0.5, None) == ""
+
+
 def test_the_loss_has_curves_of_its_own(answering, twelve, facts_of) -> None:
     shown = {figure.name: figure.drawn for figure in figures(facts_of(answering), {})}
     assert len(shown["curves"].data[-1].x) == 3, "answers are asked for at rungs and at the end"
