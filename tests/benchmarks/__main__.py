@@ -26,8 +26,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 NAMES = (
-    ,
-)
     "fusion",
     "single",
     "zero3",
