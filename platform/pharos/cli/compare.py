@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import COMPARE, app
 from pharos.errors import TrackingError, UserError
 from pharos.spec.model import SweepSpec
 
@@ -28,7 +28,7 @@ PIPED_WIDTH = 160
 SweepStorage = Annotated[Path, typer.Option(help="Directory that holds the sweeps.")]
 
 
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def compare(
     sweeps: Annotated[
         list[str],
@@ -88,7 +88,7 @@ def compare(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def ui(
     storage: SweepStorage = DEFAULT_STORAGE,
     tracking_uri: Annotated[

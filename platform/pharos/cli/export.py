@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import USE, app
 
 if TYPE_CHECKING:
     from pharos.handover.export import Exported
@@ -21,7 +21,7 @@ Registry = Annotated[str | None, typer.Option(help="MLflow tracking URI (default
 STORAGE = Path("pharos-results")
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def merge(
     adapter: Annotated[
         str,
@@ -40,7 +40,7 @@ def merge(
     _say(done)
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=USE)
 def export_model(
     model: Annotated[
         str,

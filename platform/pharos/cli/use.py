@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import USE, app
 
 Model = Annotated[
     str,
@@ -31,7 +31,7 @@ Dtype = Annotated[
 STORAGE = Path("pharos-results")
 
 
-@app.command("eval")
+@app.command("eval", rich_help_panel=USE)
 def evaluate(
     model: Model,
     data: Annotated[
@@ -103,7 +103,7 @@ def evaluate(
             typer.echo("No answers were generated: these rows hold no questions, only what follows them.")
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def chat(
     model: Model,
     against: Annotated[
