@@ -6,6 +6,7 @@
     ray_overhead        one pool against a TorchTrainer per trial
     packing             rows packed into sequences against rows padded
     data_prepare        a million rows prepared, against datasets.map: time and memory
+    compare             pharos compare of 1,000 trials, from the event log and from MLflow
     quickstart_quality  what the quickstart finds, and in which time
     gpu                 an 8B-shaped model on one GPU
 
@@ -23,7 +24,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("fusion", "single", "zero3", "ray_overhead", "packing", "data_prepare", "quickstart_quality", "gpu")
+NAMES = ("fusion", "single", "zero3", "ray_overhead", "packing", "data_prepare", "compare", "quickstart_quality", "gpu")
 ENVIRONMENT = {
     # Two ranks on two cores: more threads than cores would be slower by an order.
     "OMP_NUM_THREADS": "1",
