@@ -221,6 +221,7 @@ def test_the_result_compares_the_winner_with_the_baseline_and_says_what_to_type(
     show_result(
         scripted_result(spec, make_plan(spec)),
         root=long_root,
+        report=f"{long_root}/report.html",
         model_dir=f"{long_root}/merged",
         tracking_uri="sqlite:////storage/mlflow.db",
         console=console,
@@ -231,6 +232,7 @@ def test_the_result_compares_the_winner_with_the_baseline_and_says_what_to_type(
         " of the baseline (",
         "docker-assistant version 3, alias candidate",
         f"{long_root}/result.json\n",
+        f"report    {long_root}/report.html\n",
         "mlflow ui --backend-store-uri sqlite:////storage/mlflow.db\n",
         f'model = AutoModelForCausalLM.from_pretrained("{long_root}/merged")\n',
     ):

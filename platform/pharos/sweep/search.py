@@ -20,6 +20,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from pharos.plan.hyperparameters import Params, baseline_params
 from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.metrics import EVAL_LOSS, is_higher_better
 from pharos.plan.trial import BASELINE, TrialState
 from pharos.spec.model import Domain, Scalar, SweepSpec
 from pharos.sweep.study import TOLD_AS, distributions, inside, intermediates, to_value, told_value
@@ -35,15 +36,16 @@ class SweepSearch(OptunaSearch):
     def __init__(self, spec: SweepSpec, ledger: Ledger, *, num_trials: int) -> None:
         self._sweep_spec = spec
         self._domains: Mapping[str, Domain] = spec.search.space if spec.search else {}
-        metric = spec.search.metric if spec.search else "eval_loss"
-        super().__init__(space=None, metric=metric, mode="min", study_name=spec.name)
+        metric = spec.search.metric if spec.search else EVAL_LOSS
+        mode = "max" if is_higher_better(metric) else "min"
+        super().__init__(space=None, metric=metric, mode=mode, study_name=spec.name)
         self._space = distributions(self._domains)
         self._numbers: dict[str, int] = {}
         self._intermediates: dict[int, dict[int, float]] = {}
         self._again = {number: trial for number, trial in ledger.trials.items() if not trial.state.is_final}
         self._fresh = [number for number in range(num_trials) if number not in ledger.trials]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._setup_study("min")
+        self._setup_study(mode)
         for number, trial in sorted(ledger.trials.items()):
             if trial.state.is_final:
                 self._remember(trial)
