@@ -14,18 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pharos.cli.app import app
+from pharos.cli.options import STORAGE, SweepStorage
 from pharos.errors import TrackingError, UserError
-from pharos.spec.model import SweepSpec
 
 if TYPE_CHECKING:
     from pharos.plan.comparison import ComparedSweep
 
-DEFAULT_STORAGE = Path(SweepSpec.model_fields["storage"].default)
 NUM_SHOWN = 20
 """Trials that the table shows unless --top says otherwise; JSON and CSV have all."""
 PIPED_WIDTH = 160
-
-SweepStorage = Annotated[Path, typer.Option(help="Directory that holds the sweeps.")]
 
 
 @app.command()
@@ -34,7 +31,7 @@ def compare(
         list[str],
         typer.Argument(metavar="SWEEP...", help="Names of sweeps, or their directories.", show_default=False),
     ],
-    storage: SweepStorage = DEFAULT_STORAGE,
+    storage: SweepStorage = STORAGE,
     tracking_uri: Annotated[
         str | None, typer.Option(help="Read the sweeps of these names from this MLflow store alone, without a log.")
     ] = None,
@@ -90,7 +87,7 @@ def compare(
 
 @app.command()
 def ui(
-    storage: SweepStorage = DEFAULT_STORAGE,
+    storage: SweepStorage = STORAGE,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store to look at (default: the SQLite file in the storage).")
     ] = None,
@@ -138,14 +135,14 @@ def _read(sweep: str, storage: Path, tracking_uri: str | None) -> ComparedSweep:
 
 
 def _next_steps(sweeps: tuple[ComparedSweep, ...], storage: Path, tracking_uri: str | None) -> list[str]:
-    """Curves of every trial in MLflow, then what becomes of a winner; a sweep that is not done goes on first."""
+    """A sweep that is not done goes on first; then curves of every trial, and what becomes of a winner."""
     place = ["--tracking-uri", tracking_uri] if tracking_uri else []
-    if not tracking_uri and storage != DEFAULT_STORAGE:
+    if not tracking_uri and storage != STORAGE:
         place = ["--storage", str(storage)]
-    steps = [shlex.join(["pharos", "ui", *place]) + "   every trial's curves, in MLflow"]
-    models = dict.fromkeys(sweep.model for sweep in sweeps if sweep.model)
-    steps += [shlex.join(["pharos", "promote", model, *place]) + "   put its candidate into use" for model in models]
     open_ones = [sweep.label for sweep in sweeps if sweep.state == "RUNNING"]
-    if open_ones:
-        steps.insert(0, f"pharos sweep SPEC   goes on with {', '.join(open_ones)}, unless it runs now")
-    return steps
+    steps = [f"pharos sweep SPEC   goes on with {', '.join(open_ones)}, unless it runs now"] if open_ones else []
+    if tracking_uri is None:
+        steps += [shlex.join(["pharos", "report", sweep.source]) + "   curves and seats on a page" for sweep in sweeps]
+    steps.append(shlex.join(["pharos", "ui", *place]) + "   every run, in MLflow")
+    models = dict.fromkeys(sweep.model for sweep in sweeps if sweep.model)
+    return steps + [shlex.join(["pharos", "promote", name, *place]) + "   put its candidate to use" for name in models]

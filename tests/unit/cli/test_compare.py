@@ -67,7 +67,9 @@ def test_the_best_come_first_with_the_baseline_and_what_to_type_next(storage: Pa
     assert ranks == [str(rank) for rank in range(1, 21)]
     assert sum(" baseline: " in line for line in lines) == 1
     assert "optim.learning_rate" in out.split("what sets the best trials apart")[1]
-    assert lines[-1].startswith(f"next:    pharos ui --storage {storage}")
+    steps = [line for line in lines if line.startswith("next:")]
+    assert [step.split()[2] for step in steps] == ["report", "ui"]
+    assert steps[1].startswith(f"next:    pharos ui --storage {storage}")
 
 
 def test_several_sweeps_share_one_leaderboard(storage: Path, pharos: Pharos) -> None:
