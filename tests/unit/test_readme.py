@@ -42,6 +42,10 @@ RUN_BY = {
     "pharos --help": "tests/unit/test_rooms.py::test_help_loads_no_heavy_library",
     "pharos data check": "tests/unit/data/test_check_verb.py::test_the_readme_shows_what_is_printed",
     "pharos plan": "tests/unit/test_readme.py::test_every_pharos_command_parses_and_plans",
+    "pharos report": (
+        "tests/unit/handover/report/test_report_verb.py::"
+        "test_it_writes_the_page_of_a_finished_sweep_and_says_where_it_is"
+    ),
     "pharos sweep": "tests/integration/test_sweep.py::test_every_trial_ends_once_under_its_number",
     "pharos sweep search_spaces/quickstart.yaml --set search.num_trials": (
         "tests/integration/test_sweep.py::test_more_trials_extend_a_finished_sweep_and_only_they_run"
