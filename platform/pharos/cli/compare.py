@@ -55,7 +55,8 @@ def compare(
 
     if as_json and as_csv:
         raise UserError("--json and --csv are two forms of the same: give one of them.")
-    comparison = side_by_side([_read(sweep, storage, tracking_uri) for sweep in dict.fromkeys(sweeps)])
+    read = [_read(sweep, storage, tracking_uri) for sweep in dict.fromkeys(sweeps)]
+    comparison = side_by_side(list({(sweep.label, sweep.source): sweep for sweep in read}.values()))
     wanted = wanted_trials(comparison, filters=filters or (), sort=sort)
     shown_at_most = top if top is not None or as_json or as_csv else NUM_SHOWN
     shown = wanted_trials(comparison, filters=filters or (), sort=sort, top=shown_at_most)
@@ -142,7 +143,14 @@ def _next_steps(sweeps: tuple[ComparedSweep, ...], storage: Path, tracking_uri: 
     open_ones = [sweep.label for sweep in sweeps if sweep.state == "RUNNING"]
     steps = [f"pharos sweep SPEC   goes on with {', '.join(open_ones)}, unless it runs now"] if open_ones else []
     if tracking_uri is None:
-        steps += [shlex.join(["pharos", "report", sweep.source]) + "   curves and seats on a page" for sweep in sweeps]
+        commands = [_report_command(Path(sweep.source), storage, place) for sweep in sweeps]
+        steps += [f"{command}   curves and seats on a page" for command in commands]
     steps.append(shlex.join(["pharos", "ui", *place]) + "   every run, in MLflow")
     models = dict.fromkeys(sweep.model for sweep in sweeps if sweep.model)
     return steps + [shlex.join(["pharos", "promote", name, *place]) + "   put its candidate to use" for name in models]
+
+
+def _report_command(directory: Path, storage: Path, place: list[str]) -> str:
+    """By name where the sweep lies in the storage, by its directory elsewhere."""
+    by_name = [directory.name, *place] if directory.parent == storage.absolute() else [str(directory)]
+    return shlex.join(["pharos", "report", *by_name])
