@@ -1,7 +1,7 @@
 """`pharos compare` of a sweep of 1,000 trials: the whole command, from the shell's point of view.
 
 From the event log as the desk writes it: 8 rounds a trial, 25 steps a round, a segment a round. From MLflow alone
-the same trials; its runs hold one step a round, since a comparison reads the latest values and never the curves.
+the same trials; its runs hold one round of one step, since a comparison reads the latest values and never the curves.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run(options: Options) -> Report:
         # As MLflow holds them, and the log of the same events beside it.
         uri = tracking_uri_of(short)
         log = log_of(short / spec.name)
-        events = [event for batch in many_trials(spec, steps_told=1) for event in log.append(batch)]
+        events = [event for batch in many_trials(spec, num_rounds=1, steps_told=1) for event in log.append(batch)]
         runs = MlflowRuns(uri, "pharos", artifact_root=short / "mlartifacts")
         runs.attach(spec.name, events[0].time_s)
         began_s = time.perf_counter()
