@@ -14,11 +14,7 @@ from typing import Any
 from pharos.errors import UserError
 from pharos.plan.hyperparameters import Params, dotted
 from pharos.plan.ledger import Ledger, TrialRecord
-<<<<<<< HEAD
 from pharos.plan.metrics import cost, is_higher_better, place
-=======
-from pharos.plan.metrics import cost
->>>>>>> main
 from pharos.plan.paired import PairedDifference, paired_difference
 from pharos.plan.seat_time import SeatTime
 from pharos.plan.trial import BASELINE, TrialState, repeat_of, trial_name
@@ -96,11 +92,7 @@ class ComparedSweep:
     repeats_share: float = 0.0
 
     def scored(self) -> list[tuple[Params, float]]:
-<<<<<<< HEAD
         """Searched values of every trial that has a score, and the score, turned so that lower is better."""
-=======
-        """Searched values of every trial that has a score, and the score so that lower is better."""
->>>>>>> main
         return [
             (trial.facts.params, cost(self.metric, trial.facts.score))
             for trial in self.trials
@@ -183,13 +175,8 @@ def side_by_side(sweeps: Sequence[ComparedSweep]) -> Comparison:
         )
     told_apart = tuple(_told_apart(sweep, sweeps) for sweep in sweeps)
     trials = [trial for sweep in told_apart for trial in sweep.trials]
-<<<<<<< HEAD
     metric = metrics.pop()
     ordered = sorted(trials, key=lambda trial: _place(trial.facts, metric))
-=======
-    [metric] = metrics
-    ordered = sorted(trials, key=lambda one: inf if one.facts.score is None else cost(metric, one.facts.score))
->>>>>>> main
     ranked = tuple(
         trial if trial.facts.score is None else replace(trial, rank=rank) for rank, trial in enumerate(ordered, start=1)
     )

@@ -12,13 +12,7 @@ from contextlib import contextmanager
 from math import isfinite
 
 from pharos.plan.hyperparameters import Params
-<<<<<<< HEAD
 from pharos.spec.model import Domain
-=======
-from pharos.plan.ledger import Ledger
-from pharos.plan.metrics import cost
-from pharos.spec.model import Domain, SweepSpec
->>>>>>> main
 
 MIN_TRIALS = 4
 BEST_SHARE = 0.1
@@ -35,18 +29,6 @@ def importance_of(space: Mapping[str, Domain], scored: Sequence[tuple[Params, fl
     alone, and what ruins a trial would not show. Points outside the space are left out, and so are scores that are not
     finite. {} with fewer than 4 points left, where all scores are equal, and where the best are spread like all.
     """
-<<<<<<< HEAD
-=======
-    scored = [
-        (trial.plan.params, cost(ledger.metric, trial.score)) for trial in ledger.ranking() if trial.score is not None
-    ]
-    return importance_of(spec.search.space if spec.search else {}, scored)
-
-
-def importance_of(space: Mapping[str, Domain], scored: Sequence[tuple[Params, float]]) -> dict[str, float]:
-    """The same of points (dotted field -> value) with their scores, lower is better. Points outside the space are
-    left out, and so are scores that are not finite. The same points give the same shares, in whatever order."""
->>>>>>> main
     if not space or len(scored) < MIN_TRIALS:
         return {}
     with _without_scikit_learn():
