@@ -7,6 +7,7 @@
     packing             rows packed into sequences against rows padded
     packs               how full packs are, and how long packing takes
     data_prepare        a million rows prepared, against datasets.map: time and memory
+    compare             pharos compare of 1,000 trials, from the event log and from MLflow
     quickstart_quality  what the quickstart finds, and in which time
     merge               an adapter merged into a 4 GB base: memory, and time against copying the files
     gpu                 an 8B-shaped model on one GPU
@@ -33,6 +34,7 @@ NAMES = (
     "packing",
     "packs",
     "data_prepare",
+    "compare",
     "quickstart_quality",
     "merge",
     "gpu",

@@ -82,6 +82,14 @@ def test_merge_is_pefts_merge_and_reaches_its_targets_in_small(tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_compare_finds_the_same_trials_in_the_log_and_in_mlflow(tmp_path: Path) -> None:
+    record = measured("compare", tmp_path)
+    assert_whole(record)
+    assert record["quality"]["same leaderboard from the log and from MLflow"] is True
+    assert all(row["median"] > 0 for row in record["tables"][0]["rows"])
+
+
+@pytest.mark.slow
 def test_zero3_gathers_as_much_for_eight_seats_as_for_one(tmp_path: Path) -> None:
     record = measured("zero3", tmp_path)
     assert_whole(record)

@@ -40,6 +40,7 @@ RUN_BY = {
     "make test": "tests/unit/test_readme.py::test_make_has_the_targets",
     "make bench": "tests/unit/test_readme.py::test_make_has_the_targets",
     "pharos --help": "tests/unit/test_rooms.py::test_help_loads_no_heavy_library",
+    "pharos compare": "tests/unit/cli/test_compare.py::test_the_readmes_commands_run",
     "pharos data check": "tests/unit/data/test_check_verb.py::test_the_readme_shows_what_is_printed",
     "pharos plan": "tests/unit/test_readme.py::test_every_pharos_command_parses_and_plans",
     "pharos report": (
@@ -52,6 +53,9 @@ RUN_BY = {
     ),
     "pharos sweep search_spaces/llama-8b-five-dimensions.yaml --address": (
         "tests/integration/test_cluster.py::test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token"
+    ),
+    "pharos ui": (
+        "tests/integration/test_compare.py::test_ui_serves_the_store_until_it_is_stopped_and_leaves_no_process"
     ),
     "pharos train": "tests/integration/test_train.py::test_it_trains_the_files_own_values_in_one_seat_over_all_workers",
     "mlflow ui": "tests/unit/test_readme.py::test_mlflow_has_the_command",
