@@ -164,7 +164,7 @@ def test_what_cannot_be_found_is_told_with_what_there_is(storage: Path, referenc
 
 
 def test_a_directory_that_is_no_model_is_told_of(storage: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="quickstart is a sweep, not a model. Name one of its trials .*-0000."):
+    with pytest.raises(ModelError, match="quickstart is a sweep, not a model. Name one of its trials, as .*-0000."):
         find_model(str(storage / "quickstart"), storage=storage)
     with pytest.raises(BaseModelError, match="has no config.json"):
         find_model(str(tmp_path), storage=storage)
