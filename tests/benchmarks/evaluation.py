@@ -22,7 +22,10 @@ from pharos.data.prepare import TokenRows
 from pharos.model.generate import generate_answers
 from pharos.train.row_losses import row_losses
 
-SHAPES = {"1.3M parameters": {"hidden_size": 192, "num_layers": 3}, "4M parameters": {"hidden_size": 288, "num_layers": 4}}
+SHAPES = {
+    "1.3M parameters": {"hidden_size": 192, "num_layers": 3},
+    "4M parameters": {"hidden_size": 288, "num_layers": 4},
+}
 NUM_ROWS, BATCH, MAX_NEW_TOKENS, LONGEST = 96, 32, 48, 192
 ENDS_ONE_IN = 50
 """Tokens among which one ends an answer: the mean answer has about so many, cut at MAX_NEW_TOKENS."""

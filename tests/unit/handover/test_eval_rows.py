@@ -91,6 +91,11 @@ def test_a_sweep_that_has_run_gives_its_prepared_rows(
     assert (rows.max_new_tokens, rows.held_out.digest, rows.held_out.notes) == (4, prepared.digest, ())
     assert_same(read(f"{storage}/small:test", found, rows_file.parent), prepared)
     assert len(read("small:test", found, storage, max_rows=3).held_out.rows) == 3
+    steering = read("small:eval", found, storage)
+    assert steering.asked
+    assert len(steering.held_out.prompts) == len(steering.held_out.rows) == len(open_split(prepared.directory, "eval"))
+    (prepared.directory / "eval_prompts.arrow").unlink()  # as an earlier version prepared them
+    assert not read("small:eval", found, storage).asked
 
 
 def test_another_tokenizer_is_refused_and_another_template_is_told_of(
