@@ -8,6 +8,7 @@
     packs               how full packs are, and how long packing takes
     data_prepare        a million rows prepared, against datasets.map: time and memory
     compare             pharos compare of 1,000 trials, from the event log and from MLflow
+    evaluation          answers and losses of `pharos eval`, against plain transformers
     quickstart_quality  what the quickstart finds, and in which time
     merge               an adapter merged into a 4 GB base: memory, and time against copying the files
     gpu                 an 8B-shaped model on one GPU
@@ -35,6 +36,7 @@ NAMES = (
     "packs",
     "data_prepare",
     "compare",
+    "evaluation",
     "quickstart_quality",
     "merge",
     "gpu",

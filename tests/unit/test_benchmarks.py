@@ -81,6 +81,14 @@ def test_merge_is_pefts_merge_and_reaches_its_targets_in_small(tmp_path: Path) -
     assert record["tables"][0]["rows"][0]["peak GB"] < 1.6
 
 
+def test_evaluation_gives_the_answers_and_losses_of_plain_transformers(tmp_path: Path) -> None:
+    record = measured("evaluation", tmp_path)
+    assert_whole(record)
+    assert record["quality"]["same answers"] is True
+    assert record["quality"]["largest difference of a loss"] < 1e-5
+    assert all(row["ratio"] > 0 for table in record["tables"] for row in table["rows"])
+
+
 @pytest.mark.slow
 def test_compare_finds_the_same_trials_in_the_log_and_in_mlflow(tmp_path: Path) -> None:
     record = measured("compare", tmp_path)

@@ -58,6 +58,8 @@ RUN_BY = {
         "tests/integration/test_compare.py::test_ui_serves_the_store_until_it_is_stopped_and_leaves_no_process"
     ),
     "pharos train": "tests/integration/test_train.py::test_it_trains_the_files_own_values_in_one_seat_over_all_workers",
+    "pharos eval": "tests/unit/cli/test_use.py::test_eval_prints_a_table_and_leaves_its_files",
+    "printf": "tests/unit/cli/test_use.py::test_chat_answers_the_lines_of_a_pipe",
     "mlflow ui": "tests/unit/test_readme.py::test_mlflow_has_the_command",
     "ray start": "tests/integration/test_cluster.py::test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token",
     "export RAY_AUTH_TOKEN=$(": "tests/unit/test_readme.py::test_a_token_is_made",
