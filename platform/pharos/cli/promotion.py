@@ -27,9 +27,7 @@ def promote(
     ],
     margin: Annotated[
         float | None,
-        typer.Option(
-            metavar="LOSS", help="How much worse a candidate may be, in test loss (default: it must be better)."
-        ),
+        typer.Option(metavar="LOSS", help="How much worse it may be, in test loss (default: it must be better)."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Promote whatever the comparison says. Needs --reason.")
@@ -100,7 +98,7 @@ def models(
     storage: StorageDir = Path("pharos-results"),
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """List registered models: versions, aliases, metrics, who promoted them and why; of one version where it is from."""
+    """List registered models: versions, aliases, metrics, who promoted them and why; of one version its lineage."""
     from pharos import console
     from pharos.plan.paths import tracking_uri_of
     from pharos.track.model_list import list_models
