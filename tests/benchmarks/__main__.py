@@ -7,6 +7,7 @@
     packing             rows packed into sequences against rows padded
     data_prepare        a million rows prepared, against datasets.map: time and memory
     quickstart_quality  what the quickstart finds, and in which time
+    merge               an adapter merged into a 4 GB base: memory, and time against copying the files
     gpu                 an 8B-shaped model on one GPU
 
 `--smoke` runs the cheapest form of each, to see that it works; its figures mean nothing and go below build/.
@@ -23,7 +24,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("fusion", "single", "zero3", "ray_overhead", "packing", "data_prepare", "quickstart_quality", "gpu")
+NAMES = ("fusion", "single", "zero3", "ray_overhead", "packing", "data_prepare", "quickstart_quality", "merge", "gpu")
 ENVIRONMENT = {
     # Two ranks on two cores: more threads than cores would be slower by an order.
     "OMP_NUM_THREADS": "1",

@@ -73,6 +73,14 @@ def test_data_prepare_makes_the_same_tokens_as_datasets(tmp_path: Path) -> None:
     assert record["quality"]["same number of rows, tokens and trained tokens"] is True
 
 
+def test_merge_is_pefts_merge_and_reaches_its_targets_in_small(tmp_path: Path) -> None:
+    record = measured("merge", tmp_path)
+    assert_whole(record)
+    assert record["quality"]["largest difference from PEFT's merge of sampled weights, in spacings of bfloat16"] <= 1
+    assert {target["what"]: target["met"] for target in record["targets"]}["logits against base + adapter, fp32"]
+    assert record["tables"][0]["rows"][0]["peak GB"] < 1.6
+
+
 @pytest.mark.slow
 def test_zero3_gathers_as_much_for_eight_seats_as_for_one(tmp_path: Path) -> None:
     record = measured("zero3", tmp_path)

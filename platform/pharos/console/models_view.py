@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pharos.console import words
+from pharos.plan import words
 from pharos.plan.registered import ListedModel, ListedVersion
 from pharos.plan.trial import trial_name
 
@@ -144,7 +144,7 @@ def show_version(
         console,
         options,
         *([("train again", ["rerun", trial])] if trial else []),
-        ("evaluate", ["eval", reference, "ROWS.jsonl"]),
+        ("evaluate", ["eval", reference, f"{version.sweep}:test" if version.sweep else "ROWS.jsonl"]),
         ("talk to it", ["chat", reference]),
         ("promote", ["promote", reference]),
     )

@@ -1,7 +1,7 @@
 """An adapter on disk, in PEFT's format: adapter_model.safetensors and adapter_config.json.
 
 Stock PEFT and vLLM load what is written here. Only safetensors are read; what plain LoRA does not cover (DoRA, trained
-biases, ranks that differ by module) is refused, since merging it by the plain formula would be wrong.
+biases, ranks that differ by module) is refused: what may be merged beyond it stands in adapter_updates.py.
 
 Shapes: A (r, d_in), B (d_out, r); the update of a weight W (d_out, d_in) is scaling * B @ A.
 """
@@ -119,16 +119,14 @@ def read_adapter(directory: Path) -> AdapterTensors:
 
     Raises HandOverError if a file is missing or broken, if it is more than plain LoRA, or if a shape is wrong.
     """
-    config = _read_config(directory)
+    config, contents = read_adapter_files(directory)
+    for key, plain in PLAIN_LORA.items():
+        if config.get(key) and config[key] != plain:
+            raise HandOverError(
+                f"{directory / ADAPTER_CONFIG}: {key}={config[key]} is more than plain LoRA, which is all that Pharos "
+                "trains and compares."
+            )
     weights = directory / ADAPTER_WEIGHTS
-    if not weights.is_file():
-        raise HandOverError(f"{directory} has no {ADAPTER_WEIGHTS}. Adapters are read from safetensors only.")
-    try:
-        with safe_open(weights, framework="pt") as file:
-            contents = {key: file.get_tensor(key) for key in sorted(file.keys())}
-    except SafetensorError as error:
-        raise HandOverError(f"{weights} is truncated or no safetensors file: {error}") from error
-
     tensors = {}
     for key in [key for key in contents if key.startswith(PREFIX) and key.endswith(A_SUFFIX)]:
         module = key.removeprefix(PREFIX).removesuffix(A_SUFFIX)
@@ -152,6 +150,22 @@ def read_adapter(directory: Path) -> AdapterTensors:
     )
 
 
+def read_adapter_files(directory: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The configuration of an adapter of any kind of LoRA, and its tensors by the names they have in the file.
+
+    Raises HandOverError if a file is missing or broken, or is of no LoRA.
+    """
+    config = _read_config(directory)
+    weights = directory / ADAPTER_WEIGHTS
+    if not weights.is_file():
+        raise HandOverError(f"{directory} has no {ADAPTER_WEIGHTS}. Adapters are read from safetensors only.")
+    try:
+        with safe_open(weights, framework="pt") as file:
+            return config, {key: file.get_tensor(key) for key in sorted(file.keys())}
+    except SafetensorError as error:
+        raise HandOverError(f"{weights} is truncated or no safetensors file: {error}") from error
+
+
 def _read_config(directory: Path) -> dict[str, Any]:
     file = directory / ADAPTER_CONFIG
     try:
@@ -162,11 +176,6 @@ def _read_config(directory: Path) -> dict[str, Any]:
         raise HandOverError(f"{file} is not JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("r"), int) or "lora_alpha" not in config:
         raise HandOverError(f"{file} is no LoRA configuration: it lacks r or lora_alpha.")
-    for key, plain in PLAIN_LORA.items():
-        if config.get(key) and config[key] != plain:
-            raise HandOverError(
-                f"{file}: {key}={config[key]} is more than plain LoRA, which is all that can be merged."
-            )
     return config
 
 

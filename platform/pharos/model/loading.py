@@ -37,7 +37,7 @@ def load_model(
         stored_tensors(directory)  # says which file is truncated; transformers would not
     except BaseModelError as error:
         raise HandOverError(error.message) from error
-    with _quiet():
+    with quiet():
         model, report = AutoModelForCausalLM.from_pretrained(
             directory,
             dtype=dtype,
@@ -59,7 +59,8 @@ def load_model(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """No bars, reports or warnings of transformers while a model is loaded."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

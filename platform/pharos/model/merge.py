@@ -1,32 +1,32 @@
-"""Merging an adapter into the original base, tensor by tensor from file to file, and the manifest of what came out.
+"""Merging an adapter into the original base, shard by shard from file to file, and the manifest of what came out.
 
 W + scaling * B @ A is computed in fp32 and cast once, to the dtype that W is stored in. Nothing here loads a model:
-beyond the adapter, memory holds one tensor at a time, so an 8B model merges on a laptop. Tensors without an adapter are
-copied byte for byte.
+beyond the adapter, memory holds some blocks of a tensor, so a 70B model merges on a laptop. Tensors without an adapter
+are copied byte for byte. What a merge returns from is on disk: every file, and the names of the files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from io import BufferedReader
+from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
-
-import torch
+from typing import Any
 
 from pharos.errors import HandOverError
-from pharos.model.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterTensors, read_adapter
+from pharos.model.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from pharos.model.adapter_updates import Update, read_updates
 from pharos.model.base_files import StoredTensor, read_config, stored_tensors, weight_files
-from pharos.model.facts import directory_digest
+from pharos.model.facts import LAYER, directory_digest
+from pharos.model.merge_shards import DTYPES, WrittenFile, write_shard
 
 MANIFEST = "pharos_manifest.json"
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+CARD, CHAT_TEMPLATE = "README.md", "chat_template.jinja"
 COPIED = (".json", ".jinja", ".txt", ".model")  # config, index, generation config, tokenizer, chat template
-CHUNK_BYTES = 1 << 24
 
 
 def merge_adapter(
@@ -35,6 +35,7 @@ def merge_adapter(
     output_dir: Path,
     *,
     chat_template: str | None = None,
+    card: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write base + adapter as a plain model directory with a manifest.
@@ -43,16 +44,19 @@ def merge_adapter(
 
     Args:
         chat_template: the Jinja text that the adapter was trained with, where it is not the base's own.
+        card: the model card, Markdown; `add_card` adds one later.
         progress: told (bytes written, bytes in all) after each tensor.
 
-    Raises HandOverError if a module of the adapter does not match exactly one weight in name and shape, if the base is
-    stored in a dtype that cannot be merged into, or if `output_dir` holds something else.
+    Raises HandOverError if the adapter is of a kind that cannot be merged, if one of its modules does not match exactly
+    one weight in name and shape, if the base is stored in a dtype that cannot be merged into, if a weight that is used
+    twice would have to become two, or if `output_dir` holds something else.
     """
     if output_dir.exists() and not (output_dir / MANIFEST).is_file():
         raise HandOverError(f"{output_dir} is already there and no merged model: it is not overwritten. Move it away.")
-    adapter = read_adapter(adapter_dir)
     tensors = stored_tensors(base_dir)
-    module_of = match_modules(adapter, tensors)
+    updates = read_updates(adapter_dir)
+    _refuse_tied(base_dir, updates)
+    updates = match_weights(updates, tensors)
 
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))
@@ -67,50 +71,70 @@ def merge_adapter(
             if progress:
                 progress(written_bytes, total_bytes)
 
+        written: dict[str, WrittenFile] = {}
         for file in weight_files(base_dir):
             held = [tensor for tensor in tensors.values() if tensor.file == file]
-            _write_shard(file, unfinished / file.name, held, adapter, module_of, wrote)
+            written[file.name] = write_shard(file, unfinished / file.name, held, updates, wrote)
         _copy_small_files(base_dir, unfinished)
         if chat_template is not None:
-            (unfinished / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
-        _write_manifest(unfinished, base_dir, adapter_dir)
+            (unfinished / CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
+        if card is not None:
+            (unfinished / CARD).write_text(card, encoding="utf-8")
+        _write_manifest(unfinished, base_dir, adapter_dir, written)
+        _sync(unfinished)
         if output_dir.exists():
             shutil.rmtree(output_dir)
         unfinished.rename(output_dir)
+        _sync(output_dir.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def match_modules(adapter: AdapterTensors, tensors: Mapping[str, StoredTensor]) -> dict[str, str]:
-    """Weight name -> name of the adapter's module that changes it.
+def match_weights(updates: Mapping[str, Update], tensors: Mapping[str, StoredTensor]) -> dict[str, Update]:
+    """Weight name -> what the adapter does to it; `updates` is by the adapter's own names of parameters.
 
-    A weight may lack leading parts of the module's name: a checkpoint of the bare decoder has no `model.` in front.
-    Raises HandOverError for a module without exactly one weight of its shape.
+    A weight may lack leading parts of the parameter's name: a checkpoint of the bare decoder has no `model.` in front.
+    Raises HandOverError for a parameter without exactly one weight of its shape.
     """
-    module_of: dict[str, str] = {}
-    for module, (a, b) in adapter.tensors.items():
-        parts = f"{module}.weight".split(".")
+    found: dict[str, Update] = {}
+    for parameter, update in updates.items():
+        parts = parameter.split(".")
         names = [name for start in range(len(parts) - 1) if (name := ".".join(parts[start:])) in tensors]
         if len(names) != 1:
-            found = f"{len(names)} weights: {', '.join(names)}" if names else "no weight"
-            raise HandOverError(f"The adapter's module {module} matches {found} of the base. Is it of another base?")
-        weight, expected = tensors[names[0]], (b.shape[0], a.shape[1])
-        if weight.shape != expected:
+            matches = f"{len(names)} weights: {', '.join(names)}" if names else "no weight"
             raise HandOverError(
-                f"The adapter's module {module} is for a weight of shape {expected}, the base's has {weight.shape}. "
-                "Is it of another base?"
+                f"The adapter's module {update.module} matches {matches} of the base. Is it of another base?"
+            )
+        weight = tensors[names[0]]
+        if weight.shape != update.shape:
+            raise HandOverError(
+                f"The adapter's module {update.module} is for a weight of shape {update.shape}, the base's has "
+                f"{weight.shape}. Is it of another base?"
             )
         if weight.dtype not in DTYPES:
             raise HandOverError(
                 f"{weight.name} is stored as {weight.dtype}, into which an adapter cannot be merged. It must be one of "
                 f"{', '.join(DTYPES)}."
             )
-        if names[0] in module_of:
+        if names[0] in found:
             raise HandOverError(
-                f"The adapter's modules {module_of[names[0]]} and {module} match one weight: {names[0]}."
+                f"The adapter's modules {found[names[0]].module} and {update.module} match one weight: {names[0]}."
             )
-        module_of[names[0]] = module
-    return module_of
+        found[names[0]] = update
+    return found
+
+
+def add_card(directory: Path, card: str) -> None:
+    """Put a model card into a merged model, or in place of the one there, and into its manifest."""
+    (directory / CARD).write_text(card, encoding="utf-8")
+    manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"][CARD] = asdict(_fingerprint(directory / CARD))
+    _sync(directory / CARD)
+    unfinished = directory / f".{MANIFEST}.unfinished"
+    unfinished.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    _sync(unfinished)
+    unfinished.replace(directory / MANIFEST)
+    _sync(directory)
 
 
 def verify_manifest(directory: Path) -> None:
@@ -131,61 +155,6 @@ def verify_manifest(directory: Path) -> None:
             raise HandOverError(f"{file} is not what was written: its sha256 differs from {MANIFEST}.")
 
 
-def _write_shard(
-    source: Path,
-    target: Path,
-    tensors: list[StoredTensor],
-    adapter: AdapterTensors,
-    module_of: Mapping[str, str],
-    wrote: Callable[[int], None],
-) -> None:
-    """Write `target` as `source` with merged tensors: names, shapes, dtypes and order of bytes stay the same."""
-    data_start = tensors[0].begin if tensors else 0
-    header = {
-        tensor.name: {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [tensor.begin - data_start, tensor.end - data_start],
-        }
-        for tensor in tensors
-    }
-    encoded = json.dumps({"__metadata__": {"format": "pt"}} | header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)  # safetensors aligns the data to 8 bytes
-    with source.open("rb") as stream, target.open("wb") as output:
-        output.write(len(encoded).to_bytes(8, "little") + encoded)
-        for tensor in tensors:
-            stream.seek(tensor.begin)
-            if tensor.name in module_of:
-                output.write(_merged_bytes(stream, tensor, adapter, module_of[tensor.name]))
-            else:
-                _copy_bytes(stream, output, tensor.end - tensor.begin)
-            wrote(tensor.end - tensor.begin)
-
-
-def _merged_bytes(stream: BufferedReader, tensor: StoredTensor, adapter: AdapterTensors, module: str) -> memoryview:
-    """The bytes of W + scaling * B @ A in W's dtype; a W of 64 bits is merged in 64 bits."""
-    dtype = DTYPES[tensor.dtype]
-    raw = bytearray(tensor.end - tensor.begin)
-    if stream.readinto(raw) != len(raw):
-        raise HandOverError(f"{stream.name} became shorter while it was read.")
-    weight = torch.frombuffer(raw, dtype=dtype).view(tensor.shape)
-    compute = torch.promote_types(dtype, torch.float32)
-    a, b = (matrix.to(compute) for matrix in adapter.tensors[module])
-    weight.copy_(weight.to(compute, copy=True).addmm_(b, a, alpha=adapter.scaling))
-    if not torch.stack(torch.aminmax(weight)).isfinite().all():  # after the cast: float16 ends at 65504
-        raise HandOverError(f"The adapter makes {tensor.name} hold values that are not finite in {tensor.dtype}.")
-    return memoryview(raw)
-
-
-def _copy_bytes(stream: BinaryIO, output: BinaryIO, num_bytes: int) -> None:
-    while num_bytes:
-        chunk = stream.read(min(CHUNK_BYTES, num_bytes))
-        if not chunk:
-            raise HandOverError(f"{stream.name} became shorter while it was read.")
-        output.write(chunk)
-        num_bytes -= len(chunk)
-
-
 def _copy_small_files(source: Path, target: Path) -> None:
     """Everything beside the weights that loading needs. The weight index still holds: names and sizes are the same."""
     suffixes = (*COPIED, ".py") if "auto_map" in read_config(source) else COPIED
@@ -196,19 +165,70 @@ def _copy_small_files(source: Path, target: Path) -> None:
         shutil.copytree(source / "additional_chat_templates", target / "additional_chat_templates")
 
 
-def _write_manifest(directory: Path, base_dir: Path, adapter_dir: Path) -> None:
+def _refuse_tied(base_dir: Path, updates: Mapping[str, Update]) -> None:
+    """Raise HandOverError where an update is of a matrix that the model uses as embedding and as output at once.
+
+    PEFT changes one of the two uses; a merged file with one matrix could only change both.
+    """
+    vocab_size = read_config(base_dir).get("vocab_size")
+    of_vocabulary = [
+        update.module
+        for parameter, update in updates.items()
+        if vocab_size in update.shape and len(update.shape) == 2 and not LAYER.search(parameter)
+    ]
+    if of_vocabulary and _is_tied(base_dir):
+        raise HandOverError(
+            f"The adapter changes {of_vocabulary[0]}, and the base uses one matrix as embedding and as output "
+            "(tie_word_embeddings): merged, both uses would change. Use the adapter unmerged, or untie the base and "
+            "train anew."
+        )
+
+
+def _is_tied(base_dir: Path) -> bool:
+    """What config.json says, or where it is silent the default of its architecture; where nobody knows, yes."""
+    said = read_config(base_dir).get("tie_word_embeddings")
+    if said is not None:
+        return bool(said)
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base_dir, local_files_only=True)
+    except ValueError:  # an architecture that lies beside the model
+        return True
+    return bool(getattr(config, "tie_word_embeddings", True))
+
+
+def _write_manifest(directory: Path, base_dir: Path, adapter_dir: Path, written: Mapping[str, WrittenFile]) -> None:
+    """written: files whose digest is known already. The others are small; they are brought to disk here."""
     adapter = hashlib.sha256()
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        adapter.update((adapter_dir / name).read_bytes())
-    files = {
-        path.relative_to(directory).as_posix(): {"size_bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
+        with (adapter_dir / name).open("rb") as stream:
+            hashlib.file_digest(stream, lambda: adapter)
+    files: dict[str, dict[str, Any]] = {}
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_dir() or name not in written:
+            _sync(path)
+        if path.is_file():
+            files[name] = asdict(written.get(name) or _fingerprint(path))
     manifest = {"base_digest": directory_digest(base_dir), "adapter_digest": adapter.hexdigest()[:16], "files": files}
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    _sync(directory / MANIFEST)
+
+
+def _fingerprint(file: Path) -> WrittenFile:
+    return WrittenFile(size_bytes=file.stat().st_size, sha256=_sha256(file))
 
 
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a directory, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

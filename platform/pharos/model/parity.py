@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 from pharos.errors import BaseModelError, HandOverError
-from pharos.model.adapter_files import read_adapter
+from pharos.model.adapter_updates import read_updates
 from pharos.model.base_files import stored_tensors
 from pharos.model.loading import load_model
-from pharos.model.merge import DTYPES, match_modules
+from pharos.model.merge import match_weights
+from pharos.model.merge_shards import DTYPES
 
 # Of the logits' scale: how far rounding the merged weights may move a logit. A bfloat16 has 8 significant bits, a
 # float16 has 11; the errors of one layer's weights add up like noise over d_in and over the layers.
@@ -71,12 +72,15 @@ def check_parity(
     """
     if not rows or not all(rows):
         raise HandOverError("The parity check needs rows, and each needs at least one token.")
-    adapter = read_adapter(adapter_dir)
+    updates = read_updates(adapter_dir)
     try:
         stored = stored_tensors(merged_dir)
     except BaseModelError as error:
         raise HandOverError(f"The merged model is not whole: {error.message}") from error
-    stored_dtypes = {module: DTYPES[stored[weight].dtype] for weight, module in match_modules(adapter, stored).items()}
+    stored_dtypes = {
+        (update.module, weight.rpartition(".")[2]): DTYPES[stored[weight].dtype]
+        for weight, update in match_weights(updates, stored).items()
+    }
 
     def load(directory: Path, adapter_dir: Path | None = None) -> nn.Module:
         return load_model(
@@ -115,13 +119,21 @@ def check_parity(
     return Parity(max_abs_difference=difference, scale=scale, bound=bound, rounding=rounding, num_rows=len(rows))
 
 
-def _merge_and_round(model: nn.Module, stored_dtypes: dict[str, torch.dtype]) -> None:
-    """Let PEFT merge its adapter in place, then round each merged weight to the dtype that the file has it in."""
-    for module, stored_dtype in stored_dtypes.items():
+@torch.no_grad()
+def _merge_and_round(model: nn.Module, stored_dtypes: dict[tuple[str, str], torch.dtype]) -> None:
+    """Let PEFT merge its adapter in place, then round each changed parameter to the dtype that the file has it in.
+
+    stored_dtypes: by the names of a module and of its parameter.
+    """
+    for (module, name), stored_dtype in stored_dtypes.items():
         layer = model.get_submodule(module)
-        layer.merge()
-        weight = layer.get_base_layer().weight
-        weight.data.copy_(weight.data.to(stored_dtype))
+        if hasattr(layer, "merge"):
+            layer.merge()
+            layer = layer.get_base_layer()
+        elif hasattr(layer, "modules_to_save"):  # trained whole, and used in place of the base's
+            layer = layer.modules_to_save["default"]
+        parameter = getattr(layer, name)
+        parameter.data.copy_(parameter.data.to(stored_dtype))
 
 
 @torch.no_grad()

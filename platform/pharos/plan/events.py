@@ -25,6 +25,7 @@ class SweepStarted(Event):
     """First event of a log, and again at each resume (then `resumed` is true).
 
     spec: the whole spec as JSON, defaults filled in. digests: of spec, data, base, tokenizer. versions: of libraries.
+    root: the directory that the spec's relative paths are relative to; "" in a log that does not say.
     """
 
     kind: ClassVar[str] = "sweep_started"
@@ -35,6 +36,7 @@ class SweepStarted(Event):
     num_trials: int
     metric: str
     resumed: bool = False
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,10 @@ class TrialReported(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungDecided(Event):
-    """Who went on at a rung, and why. rank counts from 1 (best) among `compared` scores of that rung."""
+    """Who went on at a rung, and why. rank counts from 1 (best) among `compared` scores of that rung.
+
+    eval_loss: beside the score, which tells equal shares of right answers apart.
+    """
 
     kind: ClassVar[str] = "rung_decided"
     number: int
@@ -114,6 +119,7 @@ class RungDecided(Event):
     compared: int
     stopped: bool
     reason: str
+    eval_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

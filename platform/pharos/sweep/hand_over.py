@@ -11,18 +11,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pharos.data.prepare import open_prompts, open_split, own_chat_template
+from pharos.handover.card import model_card
+from pharos.handover.card_facts import trial_facts
 from pharos.model.generate import exact_match
-from pharos.model.merge import merge_adapter
+from pharos.model.merge import add_card, merge_adapter
 from pharos.model.parity import Parity, check_parity
 from pharos.plan import events as ev
 from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.metrics import GENERATED
 from pharos.plan.trial import BASELINE, trial_name
 from pharos.spec.identity import spec_to_json
 from pharos.sweep.names import UNTRAINED
 from pharos.sweep.paths import SweepPaths
 from pharos.sweep.staging import Staged
-from pharos.track.mlflow_runs import MlflowRuns, published
+from pharos.track.mlflow_runs import MlflowRuns
 from pharos.track.registry import Lineage, register_version
+from pharos.track.run_values import without_password
 from pharos.track.versions import ENVIRONMENT, code_version, environment_lock, library_versions
 
 NUM_PARITY_ROWS = 16
@@ -49,13 +53,15 @@ def hand_over(
     merge_adapter(staged.base_dir, adapter, paths.merged, chat_template=template)
     progress("comparing the merged model with base + adapter")
     parity = _check(staged, adapter, paths.merged)
-    measured = {"parity": parity.max_abs_difference, "eval_loss": winner.score or 0.0, **winner.test_metrics}
-    if staged.spec.test.generate:
+    measured = {"parity": parity.max_abs_difference, ledger.metric: winner.score or 0.0, **winner.test_metrics}
+    if staged.spec.test.generate or ledger.metric in GENERATED:
         for scored in _exact_matches(staged, paths, ledger, winner, progress):
             measured |= scored.metrics if scored.number == winner.number else {}
             yield scored
     if staged.spec.register_.enabled:
         progress("registering")
+        facts = trial_facts(ledger, winner.number, base_dir=staged.base_dir, measured=measured)
+        add_card(paths.merged, model_card(facts, form="merged", folder=paths.merged.name))
         yield _register(staged, paths, winner, adapter, measured, runs)
 
 
@@ -106,7 +112,7 @@ def _register(
         versions=library_versions(),
         origin=_origin(staged),
         files={
-            "spec.json": json.dumps(published(spec_to_json(staged.spec)), indent=2),
+            "spec.json": json.dumps(without_password(spec_to_json(staged.spec)), indent=2),
             ENVIRONMENT: environment_lock(),
         },
     )

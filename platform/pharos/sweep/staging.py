@@ -31,9 +31,13 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
-    """A sweep whose base and data are on disk and whose plan is exact. All paths are absolute."""
+    """A sweep whose base and data are on disk and whose plan is exact. All paths are absolute.
+
+    root: the directory of the spec's file.
+    """
 
     spec: SweepSpec
+    root: Path
     storage: Path
     base_dir: Path
     data: PreparedData
@@ -94,7 +98,7 @@ def stage(spec: SweepSpec, *, root: Path, progress: Progress) -> Staged:
         cache_dir=prepared_cache(spec),
     )
     plan = plan_sweep(spec, base, data.facts, machine_facts())
-    return Staged(spec=spec, storage=storage, base_dir=base_dir.absolute(), data=data, plan=plan)
+    return Staged(spec=spec, root=root.absolute(), storage=storage, base_dir=base_dir.absolute(), data=data, plan=plan)
 
 
 def _base_and_tokenizer(spec: SweepSpec, *, root: Path) -> tuple[Path | None, Path]:
