@@ -9,6 +9,7 @@ import hashlib
 import json
 import multiprocessing
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from tests.support.failing_client import FailingClient, sigkill
@@ -97,13 +98,15 @@ def _promote(uri: str, to: str, expected: str | None, barrier: Any, outcomes: An
     client = connect(uri)
     client.get_registered_model(MODEL)
     barrier.wait(timeout=PATIENCE_S)
+    begun_s = monotonic()
+    outcome, message = "won", ""
     try:
         move_champion(client, MODEL, kind="promote", to=to, expected=expected, why="a race")
-        outcomes.put((to, "won", ""))
     except Lost as error:
-        outcomes.put((to, "lost", error.message))
-    except Exception as error:
-        outcomes.put((to, "error", repr(error)))
+        outcome, message = "lost", error.message
+    except Exception as error:  # whatever it is, the test shows it
+        outcome, message = "error", repr(error)
+    outcomes.put((to, outcome, message, monotonic() - begun_s))
 
 
 def _promote_and_die(uri: str, to: str, expected: str, at: int, after: bool) -> None:

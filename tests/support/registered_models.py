@@ -66,12 +66,12 @@ class Registry:
         return dict(self.runs.client.get_model_version(MODEL, version).tags)
 
 
-def registry(storage: Path, *, base: Path, data: Path, empty_store: Path) -> Registry:
-    """An empty registry over a copy of prepared rows; `base` is used where it lies."""
+def registry(storage: Path, *, base: Path, data: Path, empty_store: Path, server: str | None = None) -> Registry:
+    """An empty registry over a copy of prepared rows; `base` is used where it lies. server: where it is, none: SQLite."""
     (storage / "cache").mkdir(parents=True)
     shutil.copytree(data, storage / "cache" / data.name)
     shutil.copy(empty_store, storage / "mlflow.db")
-    uri = tracking_uri_of(storage)
+    uri = server or tracking_uri_of(storage)
     runs = MlflowRuns(uri, "pharos", artifact_root=storage / "mlartifacts")
     runs.attach(sweeps.SWEEP, sweeps.START_S)
     runs.write([sweeps.started()])

@@ -45,7 +45,7 @@ def show_promotion(outcome: Outcome, *, options: Sequence[str] = (), console: Co
         _next(
             console,
             options,
-            ("accept a little more", ["promote", f"{outcome.model}/{outcome.version}", "--margin", "0.02"]),
+            ("not worse by", ["promote", f"{outcome.model}/{outcome.version}", "--margin", "LOSS"]),
             ("all the same", ["promote", f"{outcome.model}/{outcome.version}", "--force", "--reason", "TEXT"]),
         )
         return
