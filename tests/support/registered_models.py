@@ -67,7 +67,7 @@ class Registry:
 
 
 def registry(storage: Path, *, base: Path, data: Path, empty_store: Path, server: str | None = None) -> Registry:
-    """An empty registry over a copy of prepared rows; `base` is used where it lies. server: where it is, none: SQLite."""
+    """An empty registry over a copy of prepared rows; `base` is used where it lies. server: its URI, none: SQLite."""
     (storage / "cache").mkdir(parents=True)
     shutil.copytree(data, storage / "cache" / data.name)
     shutil.copy(empty_store, storage / "mlflow.db")

@@ -14,6 +14,7 @@ from typing import Any
 from pharos.errors import UserError
 from pharos.plan.hyperparameters import Params, dotted
 from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.metrics import cost
 from pharos.plan.paired import PairedDifference, paired_difference
 from pharos.plan.seat_time import SeatTime
 from pharos.plan.trial import BASELINE, TrialState, repeat_of, trial_name
@@ -87,8 +88,12 @@ class ComparedSweep:
     repeats_share: float = 0.0
 
     def scored(self) -> list[tuple[Params, float]]:
-        """Searched values and score of every trial that has one."""
-        return [(trial.facts.params, trial.facts.score) for trial in self.trials if trial.facts.score is not None]
+        """Searched values of every trial that has a score, and the score so that lower is better."""
+        return [
+            (trial.facts.params, cost(self.metric, trial.facts.score))
+            for trial in self.trials
+            if trial.facts.score is not None
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +166,12 @@ def side_by_side(sweeps: Sequence[ComparedSweep]) -> Comparison:
         )
     told_apart = tuple(_told_apart(sweep, sweeps) for sweep in sweeps)
     trials = [trial for sweep in told_apart for trial in sweep.trials]
-    ordered = sorted(trials, key=lambda trial: inf if trial.facts.score is None else trial.facts.score)
+    [metric] = metrics
+    ordered = sorted(trials, key=lambda one: inf if one.facts.score is None else cost(metric, one.facts.score))
     ranked = tuple(
         trial if trial.facts.score is None else replace(trial, rank=rank) for rank, trial in enumerate(ordered, start=1)
     )
-    return Comparison(metric=metrics.pop(), sweeps=told_apart, trials=ranked)
+    return Comparison(metric=metric, sweeps=told_apart, trials=ranked)
 
 
 def _facts(record: TrialRecord, seat_time: SeatTime | None) -> TrialFacts:

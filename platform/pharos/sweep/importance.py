@@ -13,6 +13,7 @@ from math import isfinite
 
 from pharos.plan.hyperparameters import Params
 from pharos.plan.ledger import Ledger
+from pharos.plan.metrics import cost
 from pharos.spec.model import Domain, SweepSpec
 
 MIN_TRIALS = 4
@@ -29,7 +30,9 @@ def parameter_importance(spec: SweepSpec, ledger: Ledger) -> dict[str, float]:
     be compared with the good alone, and what ruins a trial would not show. {} with fewer than 4 scored trials inside
     the space, where all scores are equal, and where the best are spread like all.
     """
-    scored = [(trial.plan.params, trial.score) for trial in ledger.ranking() if trial.score is not None]
+    scored = [
+        (trial.plan.params, cost(ledger.metric, trial.score)) for trial in ledger.ranking() if trial.score is not None
+    ]
     return importance_of(spec.search.space if spec.search else {}, scored)
 
 

@@ -224,7 +224,7 @@ def rung_table(facts: SweepFacts) -> Table | None:
                 *(Cell(text=words.score(score)) for score in (rung.best, rung.last_on)),
             ]
         )
-        for rung in rungs_in_sum(facts.ledger.decisions)
+        for rung in rungs_in_sum(facts.ledger.decisions, facts.metric)
     ]
     headings = ["rung", "compared", "went on", "stopped", "best", "last to go on"]
     return Table(headings=headings, rows=rows, numeric=[False, *[True] * 5]) if rows else None
