@@ -60,6 +60,13 @@ RUN_BY = {
     "pharos train": "tests/integration/test_train.py::test_it_trains_the_files_own_values_in_one_seat_over_all_workers",
     "pharos eval": "tests/unit/cli/test_use.py::test_eval_prints_a_table_and_leaves_its_files",
     "printf": "tests/unit/cli/test_use.py::test_chat_answers_the_lines_of_a_pipe",
+    "pharos promote": (
+        "tests/unit/handover/test_promotion.py::test_the_verbs_say_what_came_of_it_and_what_to_type_next"
+    ),
+    "pharos rollback": (
+        "tests/unit/handover/test_promotion.py::test_the_verbs_say_what_came_of_it_and_what_to_type_next"
+    ),
+    "pharos models": "tests/unit/handover/test_promotion.py::test_the_lineage_of_a_version_is_shown_and_given_as_json",
     "mlflow ui": "tests/unit/test_readme.py::test_mlflow_has_the_command",
     "ray start": "tests/integration/test_cluster.py::test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token",
     "export RAY_AUTH_TOKEN=$(": "tests/unit/test_readme.py::test_a_token_is_made",
