@@ -1,4 +1,4 @@
-"""A sweep that repeats its best trial and the baseline under further seeds before it names a winner."""
+"""A sweep that ranks trials by generated answers, and repeats the best and the baseline before it names a winner."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from tests.support.small_sweep import (
     workplace,
 )
 
-from pharos.plan.events import TestScored, TrialEnded, WinnerConfirmed
+from pharos.data.prepare import open_prompts
+from pharos.model.generate import exact_match
+from pharos.plan.events import RungDecided, TestScored, TrialEnded, WinnerConfirmed
 from pharos.plan.trial import BASELINE, Repeat
 from pharos.spec.load import load_spec
 
@@ -28,7 +30,8 @@ CURVE_TOLERANCE = 1e-5
 @pytest.fixture(scope="module")
 def confirmed(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Iterator[Workplace]:
     search = spec_fields()["search"]
-    search |= {"num_trials": 4, "halving": {"enabled": False}, "confirm": {"top": 1, "seeds": 2}}
+    search |= {"num_trials": 4, "confirm": {"top": 1, "seeds": 2}}
+    search |= {"metric": "exact_match", "generation": {"max_rows": 10, "max_new_tokens": 4}}
     place = workplace(tmp_path_factory.mktemp("confirmed"), small_base, search=search)
     try:
         run = place.run("sweep")
@@ -54,9 +57,38 @@ def test_winner_and_baseline_are_repeated_before_test_rows_are_read(confirmed: W
     scores = {trial["name"]: trial["score"] for trial in result["repeats"]}
     contender = next(one for one in result["confirmation"]["contenders"] if one["number"] == best)
     assert contender["scores"] == [scores[f"small-{best:04d}-seed{seed}"] for seed in (1, 2)]
-    assert len({*contender["scores"], ledger.trials[best].score}) == 3, "each seed is another training"
-    assert contender["difference"] < 0
+    losses = [trial.evaluations[16]["eval_loss"] for trial in (ledger.trials[best], *ledger.repeats.values())]
+    assert len(set(losses)) == 5, "each seed is another training"
+    assert contender["difference"] > 0
     assert contender["probability_better"] > 0.5
+
+
+def test_answers_are_scored_at_rungs_and_at_the_end_as_plain_peft_scores_them(confirmed: Workplace) -> None:
+    """The pool generates for all seats of two ranks at once, over a base in halves."""
+    ledger = confirmed.ledger()
+    rungs = {event.rung for event in confirmed.events() if isinstance(event, RungDecided)}
+    prompts, references = open_prompts(prepared_rows(confirmed.paths.storage), "eval")
+    asked = [prompt.tolist() for prompt in prompts[:10]]
+    scores = {}
+    for trial in ledger.records():
+        answered = {step for step, metrics in trial.evaluations.items() if "exact_match" in metrics}
+        last = max(trial.evaluations)
+        per_step = trial.plan.clocks_per_step
+        at_rungs = {step for step in trial.evaluations if step * per_step in rungs}
+        assert answered == at_rungs | ({last} if trial.state == "COMPLETED" else set())
+        assert trial.score == max(trial.evaluations[step]["exact_match"] for step in answered)
+        assert trial.best_checkpoint is not None
+        found = exact_match(
+            confirmed.root / "base",
+            asked,
+            references[:10],
+            max_new_tokens=4,
+            adapter_dir=Path(trial.best_checkpoint),
+        )
+        assert found.score == trial.score
+        scores[trial.number] = trial.score
+    assert len(set(scores.values())) > 1, "this sweep is made so that some trials answer better than others"
+    assert ledger.ranking()[0].score == max(scores[number] for number in ledger.trials)
 
 
 def test_a_repeat_trains_as_if_it_were_alone(confirmed: Workplace, tmp_path: Path) -> None:

@@ -191,6 +191,15 @@ def test_mlflow_holds_every_step_and_every_evaluation_once(
     assert dict(history(best["name"], "test_loss")) == {0: finished.result["test"]["best"]["test_loss"]}
 
 
+def test_its_page_lies_beside_its_result_and_both_are_kept_with_the_run(
+    finished: FinishedSweep, client: MlflowClient, runs: dict[str, Run]
+) -> None:
+    page = finished.place.paths.report.read_text(encoding="utf-8")
+    assert f"{NAME}-{finished.result['best']:04d} wins: eval_loss" in page
+    kept = {file.path for file in client.list_artifacts(runs[NAME].info.run_id)}
+    assert {"result.json", "report.html"} <= kept
+
+
 def test_the_winner_is_registered_as_candidate_with_its_lineage(finished: FinishedSweep, client: MlflowClient) -> None:
     result = finished.result
     [version] = client.search_model_versions("name = 'switch'")
@@ -274,6 +283,7 @@ def test_without_a_terminal_the_output_is_plain_lines_of_our_own(finished: Finis
         "registered",
         f"small-{finished.result['best']:04d} wins",
         str(finished.place.paths.result),
+        str(finished.place.paths.report),
         str(finished.place.paths.merged),
     ):
         assert expected in told

@@ -16,10 +16,11 @@ from tests.support.scripted_sweep import (
     scripted_sweep,
 )
 
-from pharos.console import LiveSweep, show_error, show_plan, show_result, words
+from pharos.console import LiveSweep, show_error, show_plan, show_result
 from pharos.console.live_view import LiveState, live_view
 from pharos.errors import SpecError
 from pharos.plan import events as ev
+from pharos.plan import words
 from pharos.plan.sweep_plan import SweepPlan
 from pharos.spec.model import SweepSpec
 
@@ -220,6 +221,7 @@ def test_the_result_compares_the_winner_with_the_baseline_and_says_what_to_type(
     show_result(
         scripted_result(spec, make_plan(spec)),
         root=long_root,
+        report=f"{long_root}/report.html",
         model_dir=f"{long_root}/merged",
         tracking_uri="sqlite:////storage/mlflow.db",
         console=console,
@@ -230,6 +232,7 @@ def test_the_result_compares_the_winner_with_the_baseline_and_says_what_to_type(
         " of the baseline (",
         "docker-assistant version 3, alias candidate",
         f"{long_root}/result.json\n",
+        f"report    {long_root}/report.html\n",
         "mlflow ui --backend-store-uri sqlite:////storage/mlflow.db\n",
         f'model = AutoModelForCausalLM.from_pretrained("{long_root}/merged")\n',
     ):

@@ -11,14 +11,11 @@ import sys
 import typer
 
 from pharos import __version__
+from pharos.cli import compare, data, export, promotion, report, rerun, sweeps, use
 from pharos.cli.app import app
-from pharos.cli.data import data_app
-from pharos.cli.export import export_model, merge
-from pharos.cli.rerun import rerun
-from pharos.cli.sweeps import plan, sweep, train
 from pharos.errors import PharosError
 
-__all__ = ["app", "data_app", "export_model", "main", "merge", "plan", "rerun", "sweep", "train"]
+__all__ = ["app", "compare", "data", "export", "main", "promotion", "report", "rerun", "sweeps", "use"]
 
 
 @app.command()

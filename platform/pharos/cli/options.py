@@ -19,6 +19,11 @@ Overrides = Annotated[
 ]
 Storage = Annotated[Path | None, typer.Option(help="Directory of the sweep's state (default: the spec's).")]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow tracking URI (default: the spec's, else SQLite).")]
+SweepName = Annotated[
+    str, typer.Argument(metavar="SWEEP", help="A sweep's name in the storage, or its directory.", show_default=False)
+]
+STORAGE = Path(SweepSpec.model_fields["storage"].default)
+SweepStorage = Annotated[Path, typer.Option(help="Directory that holds the state of sweeps.")]
 Address = Annotated[
     str | None,
     typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster (default: start Ray on this machine)."),

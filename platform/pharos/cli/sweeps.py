@@ -105,6 +105,7 @@ def _run(spec: SweepSpec, path: Path, address: str | None, dashboard_port: int |
     console.show_result(
         result,
         root=str(paths.root),
+        report=str(paths.report) if paths.report.exists() else None,
         model_dir=str(paths.merged),
         tracking_uri=spec.tracking.uri or paths.tracking_uri,
         console=screen,

@@ -3,9 +3,13 @@
 Other rooms use the names exported here.
 """
 
+from pharos.console.chat_view import chat, read_line
 from pharos.console.check_view import show_check
+from pharos.console.compare_view import show_comparison
 from pharos.console.error_view import show_error
+from pharos.console.eval_view import show_evaluation
 from pharos.console.live import LiveSweep
+from pharos.console.models_view import show_models, show_promotion, show_rollback, show_version, told
 from pharos.console.plan_view import show_plan
 from pharos.console.progress import bytes_progress, steps_progress
 from pharos.console.rerun_view import show_curves
@@ -15,11 +19,20 @@ from pharos.console.row_view import show_rows
 __all__ = [
     "LiveSweep",
     "bytes_progress",
+    "chat",
+    "read_line",
     "show_check",
     "show_curves",
     "show_error",
+    "show_evaluation",
+    "show_models",
     "show_plan",
+    "show_promotion",
     "show_result",
+    "show_rollback",
     "show_rows",
+    "show_version",
     "steps_progress",
+    "told",
 ]
+__all__ = ["LiveSweep", "show_check", "show_comparison", "show_error", "show_plan", "show_result", "show_rows"]

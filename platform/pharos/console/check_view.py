@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pharos.console import words
 from pharos.console.row_view import visible
 from pharos.data.check_report import CheckReport, SplitReport, obstacles, warnings
+from pharos.plan import words
 
 BAR = "█"
 PARTS = " ▏▎▍▌▋▊▉"

@@ -15,10 +15,10 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from pharos.console import words
 from pharos.console.live_view import LiveState, live_view
 from pharos.console.narration import Line
 from pharos.plan import events as ev
+from pharos.plan import words
 from pharos.plan.sweep_plan import SweepPlan
 
 REFRESHES_PER_S = 4

@@ -11,9 +11,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from pharos.console import words
 from pharos.console.narration import Line, narrate
 from pharos.plan import events as ev
+from pharos.plan import words
 from pharos.plan.ledger import Ledger, TrialRecord
 from pharos.plan.sweep_plan import SweepPlan
 from pharos.plan.trial import BASELINE, TrialState
@@ -76,7 +76,7 @@ def live_view(state: LiveState, *, width: int, height: int, now_s: float) -> Ren
     if num_places:
         parts += [Text(), _seats(state, num_seats=num_seats, width=width)]
         free_lines -= 2 + num_seats + (num_seats < num_places)
-    parts += [Text(), _leaderboard(leaders)]
+    parts += [Text(), _leaderboard(leaders, state.ledger.metric)]
     if free_lines > 1:
         parts += [Text(), *(_recent(state, line) for line in list(state.recent)[-(free_lines - 1) :])]
     return Group(*parts)
@@ -117,7 +117,7 @@ def _seats(state: LiveState, *, num_seats: int, width: int) -> RenderableType:
     table = _table("seat", "trial", "state", "step", "loss", "eval", "best", *(["chosen"] if width >= WIDE else []))
     seated = {(t.pool, t.seat): t for t in state.ledger.records() if t.state == TrialState.RUNNING}
     places = [(pool, seat) for pool, seats in sorted(state.ledger.pools.items()) for seat in range(seats)]
-    metric = state.ledger.started.metric if state.ledger.started else "eval_loss"
+    metric = state.ledger.metric
     for pool, seat in places[:num_seats]:
         trial = seated.get((pool, seat))
         if trial is None:
@@ -130,8 +130,8 @@ def _seats(state: LiveState, *, num_seats: int, width: int) -> RenderableType:
             str(trial.state),
             _steps(trial),
             words.score(trial.last_loss),
-            words.score(last.get(metric)),
-            words.score(trial.score),
+            words.metric(metric, last.get(metric)),
+            words.metric(metric, trial.score),
         ]
         table.add_row(*cells, *([Text(words.params(trial.plan.params), style="dim")] if width >= WIDE else []))
     more = len(places) - num_seats
@@ -146,14 +146,14 @@ def _leaders(ledger: Ledger) -> list[tuple[int, TrialRecord]]:
     return leaders[: NUM_LEADERS - len(baseline)] + baseline
 
 
-def _leaderboard(leaders: Sequence[tuple[int, TrialRecord]]) -> Table:
+def _leaderboard(leaders: Sequence[tuple[int, TrialRecord]], metric: str) -> Table:
     table = _table("rank", "trial", "best", "state", "at step", "chosen")
     for rank, trial in leaders:
         is_baseline = trial.number == BASELINE
         table.add_row(
             str(rank),
             _trial(trial.number),
-            Text(words.score(trial.score), style="green" if rank == 1 else ""),
+            Text(words.metric(metric, trial.score), style="green" if rank == 1 else ""),
             Text(str(trial.state), style="" if trial.state == TrialState.RUNNING else "dim"),
             str(trial.best_step),
             Text(

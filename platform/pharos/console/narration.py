@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from pharos.console import words
 from pharos.plan import events as ev
+from pharos.plan import words
 from pharos.plan.ledger import Ledger
+from pharos.plan.metrics import cost
 from pharos.plan.trial import BASELINE, TrialState
 
 
@@ -64,7 +65,7 @@ def _line(event: ev.Event, ledger: Ledger) -> Line | None:
             text = f"{_name(event.number)} {verb} at rung {event.rung}: {event.reason}"
         case ev.TrialEnded(state=state) if state != TrialState.PRUNED:  # its rung has told it
             is_bad = state in (TrialState.DIVERGED, TrialState.FAILED)
-            scored = f", best {words.score(event.score)}" if event.score is not None else ""
+            scored = f", best {words.metric(ledger.metric, event.score)}" if event.score is not None else ""
             text = f"{_name(event.number)} {state} at step {event.step}{scored}: {event.reason}"
         case ev.WinnerConfirmed():
             text = f"confirmed under {len(event.seeds)} further seeds: {_name(event.winner)} is best on their average"
@@ -82,12 +83,14 @@ def _line(event: ev.Event, ledger: Ledger) -> Line | None:
 def _better(ledger: Ledger, score_before: float | None) -> Line | None:
     """The line of a new best score, at most one a batch."""
     best = ledger.best()
-    if best is None or best.score is None or (score_before is not None and best.score >= score_before):
+    if best is None or best.score is None:
         return None
-    text = f"best so far: {words.score(best.score)} by {_name(best.number)} at step {best.best_step}"
+    if score_before is not None and cost(ledger.metric, best.score) >= cost(ledger.metric, score_before):
+        return None
+    text = f"best so far: {words.metric(ledger.metric, best.score)} by {_name(best.number)} at step {best.best_step}"
     baseline = ledger.trials.get(BASELINE)
     if baseline and best.number != BASELINE and baseline.score is not None and isfinite(baseline.score):
-        text += f" (baseline {words.score(baseline.score)})"
+        text += f" (baseline {words.metric(ledger.metric, baseline.score)})"
     return Line(time_s=ledger.last_time_s or 0.0, text=text, is_in_tables=True)
 
 

@@ -6,11 +6,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pharos.console import words
+from pharos.plan import words
 from pharos.plan.facts import DataFacts
 from pharos.plan.memory import gigabytes
+from pharos.plan.metrics import is_higher_better
 from pharos.plan.sweep_plan import SweepPlan
-from pharos.spec.model import Choice, Domain, LogUniform, OneMinusLogUniform, Ordered, SweepSpec, Uniform
+from pharos.spec.model import Choice, Domain, LogUniform, OneMinusLogUniform, Ordered, SearchSpec, SweepSpec, Uniform
 
 
 def show_plan(plan: SweepPlan, spec: SweepSpec, *, console: Console | None = None) -> None:
@@ -97,7 +98,18 @@ def _search(plan: SweepPlan, spec: SweepSpec) -> RenderableType | None:
     fields = Table.grid(padding=(0, 2))
     for name, domain in spec.search.space.items():
         fields.add_row(Text(name), Text(_domain(domain), style="dim"))
-    return Group(Text(f"{spec.search.metric}, {spec.search.metric_scope} of a trial, lower is better"), fields)
+    return Group(Text(_metric(plan, spec.search)), fields)
+
+
+def _metric(plan: SweepPlan, search: SearchSpec) -> str:
+    if not is_higher_better(search.metric):
+        return f"{search.metric}, {search.metric_scope} of a trial, lower is better"
+    asked, at = min(search.generation.max_rows, plan.data.num_eval_rows), words.plural(len(plan.rungs), "rung")
+    return (
+        f"{search.metric}, {search.metric_scope} of a trial, higher is better; answers to {asked} eval rows of up to "
+        f"{search.generation.max_new_tokens} tokens at {at} and at the end, each time about as much arithmetic as "
+        f"{words.plural(plan.generation_clocks, 'clock')} of the trial"
+    )
 
 
 def _domain(domain: Domain) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.text import Text
 
-from pharos.console import words
+from pharos.plan import words
 
 ROWS = 12
 

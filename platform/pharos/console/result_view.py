@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from math import inf
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pharos.console import words
+from pharos.plan import words
+from pharos.plan.metrics import cost
 
 NUM_LEADERS = 10
 
@@ -18,13 +20,15 @@ def show_result(
     result: dict[str, Any],
     *,
     root: str | None = None,
+    report: str | None = None,
     model_dir: str | None = None,
     tracking_uri: str | None = None,
     console: Console | None = None,
 ) -> None:
     """Print a result as `plan.result.result_json` makes it.
 
-    root: directory of the sweep; model_dir: of the merged model; tracking_uri: of MLflow. What is none is left out.
+    root: directory of the sweep; report: its page; model_dir: of the merged model; tracking_uri: of MLflow. What is
+    none is left out.
     """
     console = console or Console(highlight=False)
     title = Text(result["sweep"], style="bold").append(f"  {result['state']}", style=_state_style(result["state"]))
@@ -36,7 +40,7 @@ def show_result(
     if any(result["test"].values()):
         console.print("", _test_rows(result), sep="\n")
     console.print("", Text(_work(result), style="dim"), "", sep="\n")
-    _show_places(console, result, root=root, model_dir=model_dir, tracking_uri=tracking_uri)
+    _show_places(console, result, root=root, report=report, model_dir=model_dir, tracking_uri=tracking_uri)
 
 
 def _leaderboard(result: dict[str, Any]) -> Table:
@@ -46,25 +50,27 @@ def _leaderboard(result: dict[str, Any]) -> Table:
         table.add_column(name, justify="right" if right else "left", no_wrap=name != "chosen")
     scored = sorted(
         (trial for trial in result["trials"] if trial["score"] is not None),
-        key=lambda trial: (trial["score"], trial["number"]),
+        key=lambda trial: (cost(result["metric"], trial["score"]), trial["number"]),
     )
     unscored = [trial for trial in result["trials"] if trial["score"] is None]
     for rank, trial in enumerate(scored, start=1):
         is_baseline = trial["number"] == result["baseline"]
         if rank <= NUM_LEADERS or is_baseline:
-            table.add_row(*_leader(trial, rank=str(rank), is_baseline=is_baseline))
+            table.add_row(*_leader(trial, result["metric"], rank=str(rank), is_baseline=is_baseline))
     for trial in unscored[:NUM_LEADERS]:
-        table.add_row(*_leader(trial, rank=words.NOTHING, is_baseline=trial["number"] == result["baseline"]))
+        table.add_row(
+            *_leader(trial, result["metric"], rank=words.NOTHING, is_baseline=trial["number"] == result["baseline"])
+        )
     return table
 
 
-def _leader(trial: dict[str, Any], *, rank: str, is_baseline: bool) -> list[Text]:
+def _leader(trial: dict[str, Any], metric: str, *, rank: str, is_baseline: bool) -> list[Text]:
     style = "bold green" if rank == "1" else "cyan" if is_baseline else ""
     chosen = ("baseline: " if is_baseline else "") + words.params(trial["params"])
     return [
         Text(rank),
         Text(words.short_trial(trial["number"]), style=style),
-        Text(words.score(trial["score"]), style=style),
+        Text(words.metric(metric, trial["score"]), style=style),
         Text(trial["state"], style="dim"),
         Text(f"{trial['steps']}/{trial['num_steps']}"),
         Text(chosen, style="cyan" if is_baseline else "dim"),
@@ -81,10 +87,10 @@ def _verdict(result: dict[str, Any]) -> list[Text]:
         return []
     if best is baseline:
         return [Text("No trial was better than the baseline: its own values are the winner.", style="yellow")]
-    won = 1 - best["score"] / baseline["score"] if baseline["score"] else 0.0
+    metric = result["metric"]
     lines = [
-        Text(f"{best['name']} wins: {result['metric']} {words.score(best['score'])} against ")
-        + Text(f"{words.score(baseline['score'])} of the baseline ({won:.1%} lower)")
+        Text(f"{best['name']} wins: {metric} {words.metric(metric, best['score'])} against ")
+        + Text(f"{words.metric(metric, baseline['score'])} of the baseline{_lead(result, best, baseline)}")
     ]
     ours, theirs = (result["test"].get(name, {}).get("test_loss") for name in ("best", "baseline"))
     if ours is not None and theirs is not None and ours >= theirs:
@@ -98,6 +104,13 @@ def _verdict(result: dict[str, Any]) -> list[Text]:
     return lines
 
 
+def _lead(result: dict[str, Any], best: dict[str, Any], baseline: dict[str, Any]) -> str:
+    """How far ahead, of a loss in per cent of the baseline's; shares speak for themselves."""
+    if result["higher_is_better"] or not baseline["score"]:
+        return ""
+    return f" ({1 - best['score'] / baseline['score']:.1%} lower)"
+
+
 def _confirmation(result: dict[str, Any]) -> Table:
     """The contenders under further seeds, best on average first, each with its difference to the baseline."""
     confirmation = result["confirmation"]
@@ -105,7 +118,7 @@ def _confirmation(result: dict[str, Any]) -> Table:
     table.add_column(f"under {len(confirmation['seeds'])} further seeds", no_wrap=True)
     for name in ("mean", "spread", "to the baseline", "95% interval", "better than it"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in sorted(confirmation["contenders"], key=lambda one: (one["mean"] is None, one["mean"], one["number"])):
+    for one in sorted(confirmation["contenders"], key=lambda one: _by_mean(one, result["metric"])):
         is_baseline, is_winner = one["number"] == result["baseline"], one["number"] == confirmation["winner"]
         interval, chance = one["interval"], one["probability_better"]
         table.add_row(
@@ -113,13 +126,17 @@ def _confirmation(result: dict[str, Any]) -> Table:
                 words.short_trial(one["number"]) + (" baseline" if is_baseline else ""),
                 style="bold green" if is_winner else "cyan" if is_baseline else "",
             ),
-            words.score(one["mean"]),
+            words.metric(result["metric"], one["mean"]),
             words.score(one["std"]),
             words.NOTHING if one["difference"] is None else f"{one['difference']:+.4f}",
             words.NOTHING if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}",
             words.NOTHING if chance is None else words.chance(chance),
         )
     return table
+
+
+def _by_mean(contender: dict[str, Any], metric: str) -> tuple[float, int]:
+    return inf if contender["mean"] is None else cost(metric, contender["mean"]), contender["number"]
 
 
 def _test_rows(result: dict[str, Any]) -> Table:
@@ -153,7 +170,13 @@ def _work(result: dict[str, Any]) -> str:
 
 
 def _show_places(
-    console: Console, result: dict[str, Any], *, root: str | None, model_dir: str | None, tracking_uri: str | None
+    console: Console,
+    result: dict[str, Any],
+    *,
+    root: str | None,
+    report: str | None,
+    model_dir: str | None,
+    tracking_uri: str | None,
 ) -> None:
     """Paths and commands stand on lines of their own and are never broken, so that they can be copied."""
 
@@ -166,6 +189,8 @@ def _show_places(
         show("model", f"{registered['model']} version {registered['version']}, alias {registered['alias']}")
     if root is not None:
         show("results", f"{root}/result.json")
+    if report is not None:
+        show("report", report)
     if tracking_uri is not None:
         is_server = tracking_uri.startswith(("http:", "https:"))
         show("tracking", tracking_uri if is_server else f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}")

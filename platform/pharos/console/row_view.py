@@ -8,9 +8,9 @@ from itertools import groupby
 from rich.console import Console
 from rich.text import Text
 
-from pharos.console import words
 from pharos.data.findings import CONTROL
 from pharos.data.show import Piece, ShownRow
+from pharos.plan import words
 
 TRAINED, SPECIAL = "black on green", "cyan"
 STYLES = {(False, False): "", (False, True): SPECIAL, (True, False): TRAINED, (True, True): f"{TRAINED} underline"}

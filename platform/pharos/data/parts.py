@@ -46,7 +46,8 @@ class SplitPart:
 
     lengths, num_trained int32 (K,). places int32 (K,): which of the rows each is; so do the first values of refused,
     long, cut_at_turn, cut_inside and skipped. digests uint64 (K,): a hash of each row's content, not the one that
-    decides its split. end_of_turn: the token that ends the shortest row. prompts, references: of each test row.
+    decides its split. end_of_turn: the token that ends the shortest row. prompts, references: of each row that is
+    held out.
     """
 
     num_rows: int
@@ -147,7 +148,7 @@ def make_split_part(rows: Sequence[Trainable], digests: Sequence[bytes], split: 
     places = {} if is_whole and not fitted.long else {row.origin: place for place, row in enumerate(rows)}
     kept = range(len(rows)) if is_whole else [places[row.conversation.origin] for row in fitted.rows]
     by_name = {str(origin): place for origin, place in places.items()} if refused else {}
-    asked = fitted.rows if split == "test" else []
+    asked = fitted.rows if split != "train" else []
     prompts = [render_prompt(row.conversation, kitchen.template, kitchen.tokenizer) for row in asked]
     shortest = min(fitted.rows, key=lambda row: len(row.tokens), default=None)  # the last to have lost its end by a cut
     lengths = np.array([len(row.tokens) for row in fitted.rows], dtype=np.int32)

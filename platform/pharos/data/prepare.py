@@ -21,13 +21,13 @@ from pharos.data.packing import pack
 from pharos.data.parts import Task
 from pharos.data.recipe import FORMAT_VERSION, Recipe, recipe_of
 from pharos.data.sources import key_of
-from pharos.data.split import SPLITS
+from pharos.data.split import HELD_OUT, SPLITS
 from pharos.data.store import PromptFile, RowSpill, TokenRows, open_prompts, open_split, write_ordered_rows, write_rows
 from pharos.data.streamed import SKIPPED, Streamed, all_warnings, epoch_of, facts_of, new_streamed, refuse_unusable
 from pharos.data.template import TOKENIZER
 from pharos.data.workers import make_parts
 from pharos.folders import write_folder
-from pharos.plan.exchange import Split
+from pharos.plan.exchange import HeldOut, Split
 from pharos.plan.facts import DataFacts
 from pharos.spec.model import DataSpec
 
@@ -99,9 +99,10 @@ def _write_prepared(folder: Path, recipe: Recipe) -> None:
     kitchen = recipe.kitchen
     spills = {split: RowSpill(folder / "spill", split) for split in SPLITS}
     with (folder / SKIPPED).open("w", encoding="utf-8") as skipped:
-        prompts = PromptFile(folder / "test_prompts.arrow")
+        prompts = {split: PromptFile(folder / f"{split}_prompts.arrow") for split in HELD_OUT}
         streamed = _stream(recipe, spills, prompts, skipped)
-        prompts.close()
+        for file in prompts.values():
+            file.close()
     for spill in spills.values():
         spill.close()
     refuse_unusable(streamed, recipe)
@@ -125,7 +126,9 @@ def _write_prepared(folder: Path, recipe: Recipe) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _stream(recipe: Recipe, spills: Mapping[Split, RowSpill], prompts: PromptFile, skipped: TextIO) -> Streamed:
+def _stream(
+    recipe: Recipe, spills: Mapping[Split, RowSpill], prompts: Mapping[HeldOut, PromptFile], skipped: TextIO
+) -> Streamed:
     """All rows through the tokenizer and into the spills; those that are left out into `skipped`."""
     spec = recipe.kitchen.spec
     reading = {split: Notes.that_keep_all(spec.max_bad_rows > 0) for split in recipe.sources}
@@ -150,8 +153,8 @@ def _stream(recipe: Recipe, spills: Mapping[Split, RowSpill], prompts: PromptFil
             streamed.notes.add_mistakes(refused)
             bad += refused
             spills[split].add(tokens=taken.tokens, trained=taken.trained, targets=taken.targets)
-            if split == "test":
-                prompts.add(taken.prompts, taken.references)
+            if split != "train":
+                prompts[split].add(taken.prompts, taken.references)
             for _, row in taken.skipped:
                 _write_line(skipped, split, str(row.origin), row.num_tokens, row.reason)
         for mistake in bad if spec.max_bad_rows else ():

@@ -16,7 +16,7 @@ from pharos.data.tokenise import load_tokenizer
 from pharos.plan.exchange import Split
 from pharos.spec.model import DataSpec
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Of the files and of how tokens are made. One more makes every prepared directory be written anew."""
 
 NOT_IN_DIGEST = {"train", "eval", "test", "template", "max_bad_rows", "eval_fraction", "test_fraction"}

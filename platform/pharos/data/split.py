@@ -12,9 +12,10 @@ import numpy as np
 from pharos.data.findings import overlap_warning, shared_rows
 from pharos.data.formats import Row
 from pharos.errors import DataError
-from pharos.plan.exchange import Split
+from pharos.plan.exchange import HeldOut, Split
 
 SPLITS: tuple[Split, ...] = ("train", "eval", "test")
+HELD_OUT: tuple[HeldOut, ...] = ("eval", "test")
 
 
 def split_of(row_digest: bytes, eval_fraction: float, test_fraction: float) -> Split:

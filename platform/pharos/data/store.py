@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pharos.data.packing import positions
-from pharos.plan.exchange import Split
+from pharos.plan.exchange import HeldOut, Split
 
 COPY_BYTES = 1 << 22
 ROWS_AT_ONCE = 4096
@@ -146,7 +146,7 @@ def open_rows(file: Path) -> TokenRows:
 
 
 class PromptFile:
-    """The prompts of test rows and their reference answers, written a few at a time."""
+    """The prompts of a split's rows and their reference answers, written a few at a time."""
 
     def __init__(self, file: Path) -> None:
         import pyarrow
@@ -170,11 +170,11 @@ def open_split(directory: Path, split: Split) -> TokenRows:
     return open_rows(directory / f"{split}.arrow")
 
 
-def open_prompts(directory: Path) -> tuple[list[np.ndarray], list[str]]:
-    """What to generate from for each test row, token ids (P,) int32, and the reference answers."""
+def open_prompts(directory: Path, split: HeldOut = "test") -> tuple[list[np.ndarray], list[str]]:
+    """What to generate from for each row of a split, token ids (P,) int32, and the reference answers."""
     import pyarrow
 
-    with pyarrow.ipc.open_file(pyarrow.memory_map(str(directory / "test_prompts.arrow"))) as stream:
+    with pyarrow.ipc.open_file(pyarrow.memory_map(str(directory / f"{split}_prompts.arrow"))) as stream:
         batches = [stream.get_batch(index) for index in range(stream.num_record_batches)]
     prompts = [np.array(row.as_py(), dtype=np.int32) for batch in batches for row in batch.column("prompt")]
     return prompts, [text for batch in batches for text in batch.column("reference").to_pylist()]

@@ -90,10 +90,28 @@ def find_model(
     if reference == TINY:
         return FoundModel(shown=TINY, model_dir=_tiny_base(storage))
     if trial := TRIAL.fullmatch(reference):
-        sweep_dir = _sweep_directory(trial[1], storage)
+        sweep_dir = sweep_directory(trial[1], storage)
         if sweep_dir is not None:
             return _of_trial(sweep_dir, int(trial[2]), storage, base)
     raise ModelError(f"{reference}: no such model. Write {FORMS}.{_nearest(reference, storage)}")
+
+
+def sweep_directory(name: str, storage: Path) -> Path | None:
+    """Where a sweep lies: below the storage, or at the path that was written."""
+    for directory in (storage / name, Path(name).expanduser().absolute()):
+        if (directory / "events").is_dir():
+            return directory
+    return None
+
+
+def base_of_sweep(sweep_dir: Path, storage: Path) -> Path | None:
+    """Where the base of a sweep's trials lies, or its merged model, whose tokenizer is the same; none if neither is."""
+    for config in sorted((sweep_dir / "trials").glob("*/*/adapter_config.json")):
+        for place in _places(config.parent, [sweep_dir.parent, storage]):
+            if (place / "config.json").is_file():
+                return place
+    merged = sweep_dir / "merged"
+    return merged if (merged / "config.json").is_file() else None
 
 
 def _in_directory(reference: str, directory: Path, base: Path | None) -> FoundModel:
@@ -206,14 +224,6 @@ def _check(name: str, directory: Path, *, trust_remote_code: bool = False) -> No
 
 def _ledger(sweep_dir: Path) -> Ledger:
     return Ledger.of(EventLog(sweep_dir / "events").read())
-
-
-def _sweep_directory(name: str, storage: Path) -> Path | None:
-    """Where a sweep lies: below the storage, or at the path that was written."""
-    for directory in (storage / name, Path(name).expanduser().absolute()):
-        if (directory / "events").is_dir():
-            return directory
-    return None
 
 
 def _tiny_base(storage: Path) -> Path:

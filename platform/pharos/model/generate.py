@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pharos.model.loading import load_model
 
@@ -58,10 +58,10 @@ def generate_answers(
     try:
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            tokens, attention_mask = _left_padded([prompts[index] for index in indices], pad_id, model.device)
+            tokens, attention_mask = left_padded([prompts[index] for index in indices], pad_id, model.device)
             generated = model.generate(input_ids=tokens, attention_mask=attention_mask, generation_config=greedy)
             for index, answer in zip(indices, generated[:, tokens.shape[1] :].tolist(), strict=True):
-                answers[index] = _until(answer, eos_ids)
+                answers[index] = until(answer, eos_ids)
     finally:
         model.generation_config = own
     return answers
@@ -92,22 +92,33 @@ def exact_match(
     model = load_model(
         model_dir, dtype=dtype, adapter_dir=adapter_dir, device=device, trust_remote_code=trust_remote_code
     )
-    tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code, local_files_only=True)
+    tokenizer = load_tokenizer(model_dir, trust_remote_code=trust_remote_code)
     eos_ids = _ids(model.generation_config.eos_token_id) | _ids(tokenizer.eos_token_id)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids, default=0)
     generated = generate_answers(
         model, prompts, eos_id=eos_ids, pad_id=pad_id, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
     answers = [text.strip() for text in tokenizer.batch_decode(generated, skip_special_tokens=True)]
-    num_right = sum(answer == reference.strip() for answer, reference in zip(answers, references, strict=True))
     examples = tuple(
         Example(prompt=tokenizer.decode(prompt), answer=answer, reference=reference)
         for prompt, answer, reference in list(zip(prompts, answers, references, strict=True))[:num_examples]
     )
-    return ExactMatch(score=num_right / len(prompts), num_rows=len(prompts), examples=examples)
+    score = share_of_exact_matches(answers, references)
+    return ExactMatch(score=score, num_rows=len(prompts), examples=examples)
 
 
-def _left_padded(
+def share_of_exact_matches(answers: Sequence[str], references: Sequence[str]) -> float:
+    """The share of answers that are their reference, spaces around both removed."""
+    pairs = zip(answers, references, strict=True)
+    return sum(answer.strip() == reference.strip() for answer, reference in pairs) / max(1, len(references))
+
+
+def load_tokenizer(model_dir: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model's directory."""
+    return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code, local_files_only=True)
+
+
+def left_padded(
     prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens (B, T) and attention mask (B, T): generation goes on at the right end of every row."""
@@ -117,7 +128,8 @@ def _left_padded(
     return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
 
 
-def _until(tokens: list[int], eos_ids: Collection[int]) -> list[int]:
+def until(tokens: list[int], eos_ids: Collection[int]) -> list[int]:
+    """The tokens before the first end token."""
     return tokens[: next((place for place, token in enumerate(tokens) if token in eos_ids), len(tokens))]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pharos.plan.events import WinnerConfirmed
 from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.metrics import cost, is_higher_better
 from pharos.plan.paired import paired_difference
 from pharos.plan.trial import BASELINE, Repeat, TrialPlan, TrialState
 from pharos.spec.model import ConfirmSpec, SweepSpec
@@ -75,8 +76,8 @@ def confirmed(spec: SweepSpec, ledger: Ledger, confirm: ConfirmSpec) -> WinnerCo
     if not numbers:
         return None
     scores = {number: _scores(ledger, number, confirm.seeds) for number in numbers}
-    found = [_contender(number, scores[number], scores[BASELINE]) for number in numbers]
-    winner = min(found, key=lambda one: (inf if one.mean is None else one.mean, one.number))
+    found = [_contender(number, scores[number], scores[BASELINE], metric=ledger.metric) for number in numbers]
+    winner = min(found, key=lambda one: (inf if one.mean is None else cost(ledger.metric, one.mean), one.number))
     return WinnerConfirmed(
         winner=winner.number,
         seeds=tuple(spec.train.seed + seed for seed in range(1, confirm.seeds + 1)),
@@ -112,7 +113,9 @@ def _score(record: TrialRecord | None) -> float | None:
     return record.score if isfinite(record.score) else None
 
 
-def _contender(number: int, scores: Sequence[float | None], baseline: Sequence[float | None]) -> Contender:
+def _contender(
+    number: int, scores: Sequence[float | None], baseline: Sequence[float | None], *, metric: str
+) -> Contender:
     known, known_baseline = _all_known(scores), _all_known(baseline)
     if known is None:
         return Contender(number=number, scores=tuple(scores))
@@ -121,12 +124,10 @@ def _contender(number: int, scores: Sequence[float | None], baseline: Sequence[f
     if number == BASELINE or known_baseline is None:
         return found
     difference = paired_difference(known, known_baseline)
-    return replace(
-        found,
-        difference=difference.mean,
-        interval=difference.interval,
-        probability_better=difference.probability_below,
-    )
+    better = difference.probability_below
+    if better is not None and is_higher_better(metric):
+        better = 1 - better
+    return replace(found, difference=difference.mean, interval=difference.interval, probability_better=better)
 
 
 def _all_known(scores: Sequence[float | None]) -> list[float] | None:

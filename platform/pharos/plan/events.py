@@ -106,7 +106,10 @@ class TrialReported(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungDecided(Event):
-    """Who went on at a rung, and why. rank counts from 1 (best) among `compared` scores of that rung."""
+    """Who went on at a rung, and why. rank counts from 1 (best) among `compared` scores of that rung.
+
+    eval_loss: beside the score, which tells equal shares of right answers apart.
+    """
 
     kind: ClassVar[str] = "rung_decided"
     number: int
@@ -116,6 +119,7 @@ class RungDecided(Event):
     compared: int
     stopped: bool
     reason: str
+    eval_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Literal
 from pharos.plan.trial import TrialPlan
 
 Split = Literal["train", "eval", "test"]
+HeldOut = Literal["eval", "test"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, inf, isnan
+from math import ceil
+
+from pharos.plan.metrics import EVAL_LOSS, place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a rung decided about one trial. rank counts from 1 (best, lowest) among `compared` scores."""
+    """What a rung decided about one trial. rank counts from 1 (best) among `compared` scores."""
 
     number: int
     rank: int
@@ -29,21 +31,29 @@ def decide(
     reduction_factor: int,
     exempt: frozenset[int],
     rung: int | None = None,
+    metric: str = EVAL_LOSS,
+    losses: Mapping[int, float] | None = None,
+    history_losses: Sequence[float | None] | None = None,
 ) -> list[Decision]:
     """Decide about all trials that reached a rung in this round, by number.
 
-    arrivals: score by trial number, lower is better; history: scores of that rung from earlier rounds. All of them
-    are ranked together, and an arrival goes on if it is among the best ceil(n / reduction_factor) of all n.
+    arrivals: score by trial number, of `metric`, which says whether lower is better; history: scores of that rung
+    from earlier rounds. All of them are ranked together, and an arrival goes on if it is among the best
+    ceil(n / reduction_factor) of all n.
     NaN ranks last. Of equal scores the earlier round's comes first, then the lower trial number. A trial alone at a
     rung goes on, and so do the trials in `exempt`, whatever their rank. rung: its clocks, to be named in the reason.
+    losses, history_losses: eval losses beside the scores, which tell equal shares apart.
     """
-    earlier = [(_rankable(score), 0, 0) for score in history]
-    arrived = [(_rankable(score), 1, number) for number, score in arrivals.items()]
-    ranking = sorted(earlier + arrived)
+    places = {
+        number: (place(metric, score, (losses or {}).get(number)), 1, number) for number, score in arrivals.items()
+    }
+    earlier_losses = history_losses if history_losses is not None else [None] * len(history)
+    earlier = [(place(metric, *known), 0, 0) for known in zip(history, earlier_losses, strict=True)]
+    ranking = sorted([*earlier, *places.values()])
     num_going_on = ceil(len(ranking) / reduction_factor)
     decisions = []
     for number in sorted(arrivals):
-        rank = ranking.index((_rankable(arrivals[number]), 1, number)) + 1
+        rank = ranking.index(places[number]) + 1
         is_among_best = rank <= num_going_on
         decisions.append(
             Decision(
@@ -58,10 +68,6 @@ def decide(
             )
         )
     return decisions
-
-
-def _rankable(score: float) -> float:
-    return inf if isnan(score) else score
 
 
 def _ordinal(number: int) -> str:

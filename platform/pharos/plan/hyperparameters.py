@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
 
-from pharos.spec.model import Scalar, SweepSpec
+from pharos.spec.model import LoraSpec, OptimSpec, Scalar, Section, SweepSpec, TrainSpec
 
 Params = Mapping[str, Scalar]
 """Searched values by dotted field, e.g. {"lora.r": 8, "optim.learning_rate": 2e-4}."""
+_SECTIONS: dict[str, type[Section]] = {"lora": LoraSpec, "optim": OptimSpec, "train": TrainSpec}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,12 @@ def hyperparameters(spec: SweepSpec, params: Params | None = None) -> Hyperparam
     return Hyperparameters(**flat)
 
 
+def dotted(values: Hyperparameters) -> dict[str, Scalar]:
+    """A trial's own values by dotted field, {"lora.r": 8, ...}, in the spec's order. What is not set is left out."""
+    flat = {name: getattr(values, name) for name in Hyperparameters.__slots__}
+    return {field: flat[name] for field, name in _DOTTED.items() if flat[name] is not None}
+
+
 def baseline_params(spec: SweepSpec) -> dict[str, Scalar]:
     """Trial 0 as a point of the search space: the spec's own value of every searched field."""
     if spec.search is None:
@@ -77,3 +84,12 @@ def baseline_params(spec: SweepSpec) -> dict[str, Scalar]:
         field: derived[field] if field in derived else getattr(own, field.split(".", 1)[1])
         for field in spec.search.space
     }
+
+
+_DOTTED = {
+    f"{section}.{name}": name
+    for section, model in _SECTIONS.items()
+    for name in model.model_fields
+    if name in Hyperparameters.__slots__
+}
+"""Where in the spec each value of a trial stands."""

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from pharos.plan import events as ev
+from pharos.plan.metrics import EVAL_LOSS, place
 from pharos.plan.trial import TrialPlan, TrialState, repeat_of
 
 
 @dataclass(slots=True, kw_only=True)
 class TrialRecord:
-    """All that the log says of one trial. evaluations: eval metrics by optimizer step; rungs: score by rung."""
+    """All that the log says of one trial. evaluations: eval metrics by optimizer step.
+
+    rungs: score by rung; rung_losses: eval_loss beside it.
+    """
 
     plan: TrialPlan
     state: TrialState = TrialState.WAITING
@@ -28,6 +32,7 @@ class TrialRecord:
     last_loss: float | None = None
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
     rungs: dict[int, float] = field(default_factory=dict)
+    rung_losses: dict[int, float | None] = field(default_factory=dict)
     score: float | None = None
     best_step: int | None = None
     best_checkpoint: str | None = None
@@ -37,6 +42,11 @@ class TrialRecord:
     @property
     def number(self) -> int:
         return self.plan.number
+
+    @property
+    def best_loss(self) -> float | None:
+        """eval_loss of the evaluation that scores it."""
+        return None if self.best_step is None else self.evaluations.get(self.best_step, {}).get(EVAL_LOSS)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,6 +128,7 @@ class Ledger:
                 _report(self.record(event.number), event)
             case ev.RungDecided():
                 self.trials[event.number].rungs[event.rung] = event.score
+                self.trials[event.number].rung_losses[event.rung] = event.eval_loss
                 self.decisions.append(event)
             case ev.TrialEnded():
                 trial = self.record(event.number)
@@ -135,6 +146,11 @@ class Ledger:
             case ev.SweepEnded():
                 self.ended = event
 
+    @property
+    def metric(self) -> str:
+        """What ranks the trials."""
+        return self.started.metric if self.started else EVAL_LOSS
+
     def record(self, number: int) -> TrialRecord:
         """A trial of the search, or a repeat of one. Raises KeyError where there is none."""
         return self._kind_of(number)[number]
@@ -149,9 +165,13 @@ class Ledger:
         return [trial for trial in self.records() if not trial.state.is_final]
 
     def ranking(self) -> list[TrialRecord]:
-        """Trials with a finite score, best (lowest) first; a tie goes to the lower number."""
-        scored = [trial for trial in self.trials.values() if trial.score is not None and isfinite(trial.score)]
-        return sorted(scored, key=lambda trial: (trial.score, trial.number))
+        """Trials with a finite score, best first; a tie goes to the lower number."""
+        ranked = [
+            (place(self.metric, trial.score, trial.best_loss), trial.number)
+            for trial in self.trials.values()
+            if trial.score is not None and isfinite(trial.score)
+        ]
+        return [self.trials[number] for _, number in sorted(ranked)]
 
     def best(self) -> TrialRecord | None:
         """The winner: the one that repeats confirmed, else the trial with the best score, however far it trained.

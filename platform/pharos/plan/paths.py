@@ -38,6 +38,10 @@ class SweepPaths:
         return self.root / "result.json"
 
     @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
     def cache(self) -> Path:
         """Prepared data and built-in bases, shared by the sweeps of one storage."""
         return self.storage / "cache"

@@ -7,6 +7,16 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSettings:
+    """Answers to the first eval rows, where they make the metric. stop_ids: tokens that end an answer."""
+
+    max_rows: int
+    max_new_tokens: int
+    stop_ids: tuple[int, ...]
+    pad_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
     """One pool of one sweep.
 
@@ -14,6 +24,7 @@ class PoolSettings:
     r_max: the largest rank that any trial of the sweep may have; the bank is that wide.
     target_modules: as in PEFT: all-linear (every Linear but the output layer), or name suffixes.
     metric_scope: whether a trial's best or its last evaluation scores it, and so which adapter is kept.
+    rungs: clocks of a trial at which it is compared. generation: at these and at its end, none where nothing is asked.
     """
 
     pool: str
@@ -34,6 +45,8 @@ class PoolSettings:
     dtype: Literal["float32", "bfloat16"]
     activation_checkpointing: bool
     trust_remote_code: bool
+    rungs: tuple[int, ...] = ()
+    generation: GenerationSettings | None = None
 
     @property
     def num_seats(self) -> int:

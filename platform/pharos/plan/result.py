@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.metrics import is_higher_better
 from pharos.plan.sweep_plan import SweepPlan
 from pharos.plan.trial import BASELINE, trial_name
 
@@ -27,7 +28,8 @@ def result_json(ledger: Ledger, plan: SweepPlan) -> dict[str, Any]:
         "sweep": plan.sweep,
         "state": ended.state if ended else "RUNNING",
         "reason": ended.reason if ended else "",
-        "metric": started.metric if started else "eval_loss",
+        "metric": ledger.metric,
+        "higher_is_better": is_higher_better(ledger.metric),
         "best": best.number if best else None,
         "baseline": BASELINE,
         "trials": [trial_json(trial, plan.sweep) for _, trial in sorted(ledger.trials.items())],

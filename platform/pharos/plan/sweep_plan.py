@@ -15,6 +15,7 @@ from pharos.plan.confirmation import num_contenders
 from pharos.plan.facts import BaseFacts, DataFacts, MachineFacts
 from pharos.plan.hyperparameters import baseline_params
 from pharos.plan.memory import MemoryPlan, base_dtype, choose_sharding
+from pharos.plan.metrics import GENERATED
 from pharos.plan.remarks import infos, warnings
 from pharos.plan.trial import BASELINE, TrialPlan
 from pharos.spec.model import SweepSpec
@@ -27,6 +28,7 @@ class SweepPlan:
     rungs: clocks of a trial at which halving decides, ascending; empty without halving.
     expected_trial_clocks: of all trials together, if halving stops as many as it should.
     num_repeats: full trials under further seeds, which confirm the winner after the search.
+    generation_clocks: what generating a trial's answers once costs, in clocks of its own training; 0 where none are.
     warnings: what is probably a mistake. infos: what is unusual, or was changed to fit.
     """
 
@@ -48,6 +50,7 @@ class SweepPlan:
     reduction_factor: int
     expected_trial_clocks: int
     num_repeats: int
+    generation_clocks: int
     r_max: int
     base_key: str
     memory: MemoryPlan
@@ -96,6 +99,7 @@ def plan_sweep(
             reduction_factor=reduction_factor,
         ),
         num_repeats=_num_repeats(spec),
+        generation_clocks=_generation_clocks(spec, data),
         r_max=largest_rank(spec),
         base_key=base_key(spec, base, data),
         memory=choice.memory,
@@ -121,6 +125,16 @@ def _num_repeats(spec: SweepSpec) -> int:
     return num_contenders(spec.search.confirm, spec.search.num_trials) * spec.search.confirm.seeds
 
 
+def _generation_clocks(spec: SweepSpec, data: DataFacts) -> int:
+    """By the tokens that pass through the base: a clock takes them forward and, at the same price, backward."""
+    if spec.search is None or spec.search.metric not in GENERATED:
+        return 0
+    asked = min(spec.search.generation.max_rows, data.num_eval_rows)
+    answered = asked * (data.mean_tokens + spec.search.generation.max_new_tokens)
+    row_tokens = spec.data.max_length if spec.data.packing else data.mean_tokens
+    return max(1, round(answered / (2 * spec.train.micro_batch_size * row_tokens)))
+
+
 def _without_idle_seats(spec: SweepSpec, num_trials: int) -> SweepSpec:
     """No more seats than trials: an empty seat would cost memory for nothing."""
     holders = spec.pool.workers if spec.pool.placement == "local" else 1
@@ -137,10 +151,16 @@ def _check_facts(spec: SweepSpec, base: BaseFacts, data: DataFacts) -> None:
             f"data.train={spec.data.train} leaves no row to evaluate on, and without one no trial has a score. "
             f"Give data.eval, more rows, or a data.eval_fraction above {spec.data.eval_fraction:g}."
         )
-    if spec.test.generate and "text" in data.format.split(", "):
+    has_no_questions = "text" in data.format.split(", ")
+    if spec.test.generate and has_no_questions:
         raise PlanError(
             "test.generate=true asks for answers to the test rows, but rows of the form text hold no questions. "
             "Remove test.generate."
+        )
+    if spec.search is not None and spec.search.metric in GENERATED and has_no_questions:
+        raise PlanError(
+            f"search.metric={spec.search.metric} asks for answers to the eval rows, but rows of the form text hold no "
+            "questions. Use eval_loss."
         )
     if not base.targets:
         raise PlanError(

@@ -154,9 +154,19 @@ class ConfirmSpec(Section):
     seeds: Annotated[int, Field(ge=2, le=99)] = Field(3, description="how often each is repeated")
 
 
+class GenerationSpec(Section):
+    """Answers that are generated in the pool, at rungs and at a trial's end, where they make the metric."""
+
+    max_rows: Count = Field(64, description="answer the first so many eval rows, all of a pool's seats at once")
+    max_new_tokens: Count = 64
+
+
 class SearchSpec(Section):
     num_trials: Count = Field(16, description="the baseline, trial 0, is one of them")
-    metric: Literal["eval_loss"] = "eval_loss"
+    metric: Literal["eval_loss", "exact_match"] = Field(
+        "eval_loss", description="what ranks the trials; exact_match is of generated answers to eval rows"
+    )
+    generation: GenerationSpec = GenerationSpec()
     metric_scope: Literal["best", "last"] = "best"
     seed: Annotated[int, Field(ge=0)] = 0
     num_startup_trials: Count = Field(8, description="random trials before the sampler models the space")

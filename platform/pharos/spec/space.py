@@ -41,7 +41,21 @@ _BOUNDS_RULES = {
 
 def domain_kind(domain: Domain) -> str:
     """The key a user writes: ordered, choice, uniform, log_uniform or one_minus_log_uniform."""
-    return next(iter(type(domain).model_fields))
+    return domain_kind_of(type(domain))
+
+
+def domain_kind_of(domain_type: type[Domain]) -> str:
+    """The same of the type of a domain."""
+    return next(iter(domain_type.model_fields))
+
+
+def domain_of(kind: str, values: Any) -> Domain | None:
+    """The domain that a sweep's record holds, as {kind: values}; none where it is not one that this version knows."""
+    known = {domain_kind_of(domain): domain for domain in (Ordered, Choice, Uniform, LogUniform, OneMinusLogUniform)}
+    try:
+        return known[kind].model_validate({kind: values}) if kind in known else None
+    except ValidationError:
+        return None
 
 
 def domain_values(domain: Domain) -> tuple[Scalar, ...] | None:

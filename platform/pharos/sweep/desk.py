@@ -19,6 +19,7 @@ from pharos.plan.exchange import Admit, Evict, Orders, RoundReport, Score, Score
 from pharos.plan.halving import decide
 from pharos.plan.hyperparameters import Params
 from pharos.plan.ledger import Ledger
+from pharos.plan.metrics import EVAL_LOSS
 from pharos.plan.seating import WaitingTrial, free_seats, next_waiting
 from pharos.plan.sweep_plan import SweepPlan
 from pharos.plan.trial import BASELINE, TrialPlan, TrialState, repeat_of
@@ -241,11 +242,15 @@ class Desk:
                 for seat in seats
                 if seat.clocks == rung and _may_be_stopped(seat) and rung not in trials[seat.number].rungs
             }
-            history = [trial.rungs[rung] for trial in trials.values() if rung in trial.rungs]
+            losses = {seat.number: seat.eval_metrics.get(EVAL_LOSS, nan) for seat in seats}
+            before = [trial for trial in trials.values() if rung in trial.rungs]
             decisions = decide(
                 arrivals,
-                history,
+                [trial.rungs[rung] for trial in before],
+                losses=losses,
+                history_losses=[trial.rung_losses[rung] for trial in before],
                 rung=rung,
+                metric=self._metric,
                 reduction_factor=self._plan.reduction_factor,
                 exempt=frozenset({BASELINE}),
             )
@@ -258,6 +263,7 @@ class Desk:
                     compared=decision.compared,
                     stopped=decision.stopped,
                     reason=decision.reason,
+                    eval_loss=losses[decision.number],
                 )
                 for decision in decisions
             ]

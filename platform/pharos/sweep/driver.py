@@ -21,7 +21,8 @@ from pharos.plan import events as ev
 from pharos.plan.confirmation import confirmed, is_confirmed, repeats
 from pharos.plan.exchange import Score
 from pharos.plan.ledger import Ledger
-from pharos.plan.pool import PoolSettings
+from pharos.plan.metrics import GENERATED
+from pharos.plan.pool import GenerationSettings, PoolSettings
 from pharos.plan.result import result_json
 from pharos.plan.trial import BASELINE
 from pharos.spec.identity import MAY_CHANGE, spec_difference, spec_to_json
@@ -33,7 +34,7 @@ from pharos.sweep.paths import SweepPaths, sweep_lock
 from pharos.sweep.phases import Phases
 from pharos.sweep.pool import run_pool_group
 from pharos.sweep.ray_session import ray_session
-from pharos.sweep.result_file import write_result
+from pharos.sweep.result_file import write_report_of, write_result
 from pharos.sweep.search import SweepSearch
 from pharos.sweep.seat import seat_of
 from pharos.sweep.staging import Staged
@@ -133,6 +134,21 @@ def pool_settings(staged: Staged, paths: SweepPaths, pool: str) -> PoolSettings:
         dtype=plan.dtype,
         activation_checkpointing=spec.train.activation_checkpointing,
         trust_remote_code=spec.trust_remote_code,
+        rungs=plan.rungs,
+        generation=_generation(staged),
+    )
+
+
+def _generation(staged: Staged) -> GenerationSettings | None:
+    """What a pool asks of its trials, where answers are what ranks them."""
+    search = staged.spec.search
+    if search is None or search.metric not in GENERATED:
+        return None
+    return GenerationSettings(
+        max_rows=search.generation.max_rows,
+        max_new_tokens=search.generation.max_new_tokens,
+        stop_ids=tuple(staged.data.stop_ids),
+        pad_id=staged.data.pad_id,
     )
 
 
@@ -175,6 +191,7 @@ class _Run:
             self._view.phase("writing the last events to MLflow")
             backlog = follower.close(timeout_s=TRACKING_PATIENCE_S)
         write_result(self._paths.result, result)
+        write_report_of(self._paths.root, self._paths.report)
         if backlog:
             self._view.phase(f"{backlog} events have not reached MLflow ({follower.last_error})")
         else:
@@ -287,10 +304,11 @@ class _Run:
         return MlflowRuns(self._uri, self._spec.tracking.experiment, artifact_root=self._paths.artifacts)
 
     def _keep_with_the_run(self) -> None:
-        """result.json beside the sweep's metrics."""
+        """result.json and the report beside the sweep's metrics."""
         runs = self._runs()
         runs.attach(self._spec.name, next(self._log.read()).time_s)
         runs.log_artifact(self._paths.result)
+        runs.log_artifact(self._paths.report)
 
     def _check(self) -> None:
         failure = ray.get(self._desk.failure.remote())

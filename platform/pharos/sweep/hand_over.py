@@ -6,6 +6,7 @@ Nothing is registered that failed a check. Each outcome is yielded as an event f
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from pharos.model.merge import add_card, merge_adapter
 from pharos.model.parity import Parity, check_parity
 from pharos.plan import events as ev
 from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.metrics import GENERATED
 from pharos.plan.trial import BASELINE, trial_name
+from pharos.spec.identity import spec_to_json
 from pharos.sweep.names import UNTRAINED
 from pharos.sweep.paths import SweepPaths
 from pharos.sweep.staging import Staged
 from pharos.track.mlflow_runs import MlflowRuns
 from pharos.track.registry import Lineage, register_version
-from pharos.track.versions import library_versions
+from pharos.track.run_values import without_password
+from pharos.track.versions import ENVIRONMENT, code_version, environment_lock, library_versions
 
 NUM_PARITY_ROWS = 16
 GENERATION_BATCH = 64
@@ -49,8 +53,8 @@ def hand_over(
     merge_adapter(staged.base_dir, adapter, paths.merged, chat_template=template)
     progress("comparing the merged model with base + adapter")
     parity = _check(staged, adapter, paths.merged)
-    measured = {"parity": parity.max_abs_difference, "eval_loss": winner.score or 0.0, **winner.test_metrics}
-    if staged.spec.test.generate:
+    measured = {"parity": parity.max_abs_difference, ledger.metric: winner.score or 0.0, **winner.test_metrics}
+    if staged.spec.test.generate or ledger.metric in GENERATED:
         for scored in _exact_matches(staged, paths, ledger, winner, progress):
             measured |= scored.metrics if scored.number == winner.number else {}
             yield scored
@@ -106,6 +110,11 @@ def _register(
         digests=staged.digests() | {"adapter": hashlib.sha256(weights).hexdigest()},
         metrics=measured,
         versions=library_versions(),
+        origin=_origin(staged),
+        files={
+            "spec.json": json.dumps(without_password(spec_to_json(staged.spec)), indent=2),
+            ENVIRONMENT: environment_lock(),
+        },
     )
     model = staged.spec.register_.model or staged.spec.name
     version = register_version(runs, model=model, merged=paths.merged, adapter=adapter, lineage=lineage)
@@ -116,6 +125,18 @@ def _register(
         alias=version.alias,
         source=version.source if version.path is None else str(version.path),
     )
+
+
+def _origin(staged: Staged) -> dict[str, str]:
+    """Names behind the digests: what to look for, and where it was."""
+    return {
+        "base": staged.spec.base,
+        **({} if staged.spec.revision is None else {"revision": staged.spec.revision}),
+        **({"trust_remote_code": "true"} if staged.spec.trust_remote_code else {}),
+        "base_directory": str(staged.base_dir),
+        "storage": str(staged.storage),
+        "code": code_version(),
+    }
 
 
 def _called(staged: Staged, number: int) -> str:

@@ -14,23 +14,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState as OptunaState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from pharos.plan.hyperparameters import Params, baseline_params
 from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.metrics import EVAL_LOSS, is_higher_better
 from pharos.plan.trial import BASELINE, TrialState
-from pharos.spec.model import Choice, Domain, LogUniform, OneMinusLogUniform, Ordered, Scalar, SweepSpec, Uniform
-
-TOLD_AS = {
-    TrialState.COMPLETED: OptunaState.COMPLETE,
-    TrialState.PRUNED: OptunaState.PRUNED,
-    TrialState.STOPPED: OptunaState.PRUNED,
-    TrialState.DIVERGED: OptunaState.PRUNED,
-    TrialState.FAILED: OptunaState.FAIL,
-}
+from pharos.spec.model import Domain, Scalar, SweepSpec
+from pharos.sweep.study import TOLD_AS, distributions, inside, intermediates, to_value, told_value
 
 
 class SweepSearch(OptunaSearch):
@@ -43,20 +36,21 @@ class SweepSearch(OptunaSearch):
     def __init__(self, spec: SweepSpec, ledger: Ledger, *, num_trials: int) -> None:
         self._sweep_spec = spec
         self._domains: Mapping[str, Domain] = spec.search.space if spec.search else {}
-        metric = spec.search.metric if spec.search else "eval_loss"
-        super().__init__(space=None, metric=metric, mode="min", study_name=spec.name)
-        self._space = {field: distribution(domain) for field, domain in self._domains.items()}
+        metric = spec.search.metric if spec.search else EVAL_LOSS
+        mode = "max" if is_higher_better(metric) else "min"
+        super().__init__(space=None, metric=metric, mode=mode, study_name=spec.name)
+        self._space = distributions(self._domains)
         self._numbers: dict[str, int] = {}
         self._intermediates: dict[int, dict[int, float]] = {}
         self._again = {number: trial for number, trial in ledger.trials.items() if not trial.state.is_final}
         self._fresh = [number for number in range(num_trials) if number not in ledger.trials]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._setup_study("min")
+        self._setup_study(mode)
         for number, trial in sorted(ledger.trials.items()):
             if trial.state.is_final:
                 self._remember(trial)
             else:
-                self._intermediates[number] = _intermediates(trial, metric)
+                self._intermediates[number] = intermediates(trial, metric)
 
     @property
     def study(self) -> optuna.Study:
@@ -102,10 +96,10 @@ class SweepSearch(OptunaSearch):
     def _ask(self, trial_id: str, number: int, fixed: Params | None) -> dict[str, Scalar]:
         """Values for a trial: given ones, made known to Optuna where they lie in the space, or the sampler's."""
         if fixed is not None:
-            inside = _inside(self._domains, fixed)
-            if inside is None:
+            point = inside(self._domains, fixed)
+            if point is None:
                 return dict(fixed)
-            self.study.enqueue_trial(inside, user_attrs={"number": number})
+            self.study.enqueue_trial(point, user_attrs={"number": number})
         self.study.sampler = self._sampler_for(number)
         trial = self.study.ask(fixed_distributions=self._space)
         trial.set_user_attr("number", number)
@@ -129,84 +123,18 @@ class SweepSearch(OptunaSearch):
 
     def _remember(self, trial: TrialRecord) -> None:
         """A finished trial of an earlier session, as if Optuna had seen it end."""
-        inside = _inside(self._domains, trial.plan.params)
-        if inside is None or not self._space:
+        point = inside(self._domains, trial.plan.params)
+        if point is None or not self._space:
             return
         told = TOLD_AS[trial.state]
-        seen = {} if trial.state == TrialState.DIVERGED else _intermediates(trial, self.metric)
+        seen = {} if trial.state == TrialState.DIVERGED else intermediates(trial, self.metric)
         self.study.add_trial(
             optuna.trial.create_trial(
                 state=told,
-                value=_value(trial, told, seen),
-                params=inside,
+                value=told_value(trial, told, seen),
+                params=point,
                 distributions=self._space,
                 intermediate_values=seen,
                 user_attrs={"number": trial.number},
             )
         )
-
-
-def distribution(domain: Domain) -> BaseDistribution:
-    """A domain of the spec as Optuna's: an ordered list is an integer index, 1 - x on a log scale is a log float."""
-    match domain:
-        case Ordered(ordered=values):
-            return IntDistribution(0, len(values) - 1)
-        case Choice(choice=values):
-            return CategoricalDistribution(values)
-        case Uniform(uniform=[low, high]):
-            return FloatDistribution(low, high)
-        case LogUniform(log_uniform=[low, high]):
-            return FloatDistribution(low, high, log=True)
-        case OneMinusLogUniform(one_minus_log_uniform=[low, high]):
-            return FloatDistribution(1 - high, 1 - low, log=True)
-    raise TypeError(f"{domain!r} is no domain")
-
-
-def to_value(domain: Domain, raw: Any) -> Scalar:
-    """Optuna's value of a parameter as the trial's."""
-    match domain:
-        case Ordered(ordered=values):
-            return values[raw]
-        case OneMinusLogUniform():
-            return 1 - raw
-    return raw
-
-
-def to_raw(domain: Domain, value: Scalar) -> Any:
-    """The inverse of `to_value`; none where an ordered list does not hold the value."""
-    match domain:
-        case Ordered(ordered=values):
-            return values.index(value) if value in values else None
-        case OneMinusLogUniform():
-            return 1 - float(value)
-    return value
-
-
-def _inside(domains: Mapping[str, Domain], params: Params) -> dict[str, Any] | None:
-    """The point as Optuna's values, or none where it lies outside the space."""
-    raw = {field: to_raw(domains[field], value) for field, value in params.items() if field in domains}
-    if len(raw) < len(domains):
-        return None
-    for field, value in raw.items():
-        known = distribution(domains[field])
-        if value is None or (isinstance(known, CategoricalDistribution) and value not in known.choices):
-            return None
-        if isinstance(known, FloatDistribution):
-            # 1 - (1 - x) may fall beyond the end by a rounding: such a point is on the edge, not outside.
-            slack = 1e-12
-            if not known.low - slack <= value <= known.high + slack:
-                return None
-            raw[field] = min(max(value, known.low), known.high)
-    return raw
-
-
-def _intermediates(trial: TrialRecord, metric: str) -> dict[int, float]:
-    """Evaluations by clocks, as the search reports them while a trial runs."""
-    per_step = trial.plan.clocks_per_step
-    return {step * per_step: metrics[metric] for step, metrics in trial.evaluations.items() if metric in metrics}
-
-
-def _value(trial: TrialRecord, told: OptunaState, seen: Mapping[int, float]) -> float | None:
-    if told == OptunaState.COMPLETE:
-        return trial.score
-    return seen[max(seen)] if told == OptunaState.PRUNED and seen else None

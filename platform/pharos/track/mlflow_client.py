@@ -51,7 +51,7 @@ def check_tracking(uri: str, experiment: str) -> None:
 
     Nothing is created: a SQLite file that is not there yet is checked by the directory that will hold it.
     """
-    if not _is_there(uri):
+    if not is_there(uri):
         return
     remedy = "Start it (mlflow server), correct tracking.uri, or leave it out to track in SQLite beside the storage."
     with request_limits(timeout_s=CHECK_TIMEOUT_S, max_retries=0), tracking_errors(uri, remedy):
@@ -65,7 +65,7 @@ def check_tracking(uri: str, experiment: str) -> None:
 
 def open_store(uri: str, remedy: str) -> MlflowClient:
     """A client of a store that is there; nothing is created. Raises TrackingError, with the remedy, where none is."""
-    if not _is_there(uri):
+    if not is_there(uri):
         raise TrackingError(f"tracking: there is no MLflow store at {shown(uri)}: no sweep has run there. {remedy}")
     return connect(uri)
 
@@ -131,7 +131,7 @@ def shown(uri: str) -> str:
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
 
 
-def _is_there(uri: str) -> bool:
+def is_there(uri: str) -> bool:
     """False for a SQLite file that is yet to be made. Raises TrackingError for what is no store, or is out of reach."""
     scheme = urlsplit(uri).scheme.split("+")[0]
     if scheme == "sqlite":

@@ -6,18 +6,19 @@ forgetting what is held in memory and reading it from the store again. Explicit 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pharos.errors import TrackingError
 from pharos.plan import events as ev
+from pharos.plan.hyperparameters import dotted
+from pharos.plan.seat_time import SeatTime
 from pharos.plan.trial import TrialPlan, TrialState, repeat_of, trial_name
-from pharos.spec.model import LoraSpec, OptimSpec, Section, TrainSpec
 from pharos.track.mlflow_client import connect, ensure_experiment, request_limits, shown, tracking_errors
+from pharos.track.run_values import as_params, cut, flat, in_ms, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,11 +26,9 @@ if TYPE_CHECKING:
 WRITE_TIMEOUT_S = 10
 MAX_METRICS_PER_CALL = 800  # with 100 params and 100 tags beside them, MLflow's limit of 1000 entities
 MAX_PARAMS_PER_CALL = 100
-MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 5000  # MLflow takes 8000; a call takes 1 MB
 
 STEP_METRICS = ("loss", "grad_norm", "learning_rate", "epoch")
-HYPERPARAMETER_SECTIONS: dict[str, type[Section]] = {"lora": LoraSpec, "optim": OptimSpec, "train": TrainSpec}
 RUN_STATUS = {
     "COMPLETED": "FINISHED",
     "PRUNED": "KILLED",
@@ -47,6 +46,7 @@ class _Run:
     is_new: bool
     published: dict[str, int] = field(default_factory=dict)
     num_tokens: float = 0.0
+    seat_time: SeatTime = field(default_factory=SeatTime)
 
 
 @dataclass(slots=True)
@@ -98,7 +98,10 @@ class MlflowRuns:
                 return 0
             self._parent = _Run(found[0].info.run_id, is_new=False)
             for run in self._search({"pharos.kind": "trial", "mlflow.parentRunId": self._parent.id}):
-                self._trials[int(run.data.tags["pharos.trial"])] = _Run(run.info.run_id, is_new=False)
+                seat_time = _seat_time_of(run.data.tags)
+                self._trials[int(run.data.tags["pharos.trial"])] = _Run(
+                    run.info.run_id, is_new=False, seat_time=seat_time
+                )
             return int(found[0].data.tags.get("pharos.cursor", 0))
 
     def write(self, events: Sequence[ev.Event]) -> None:
@@ -148,9 +151,11 @@ class MlflowRuns:
             case ev.TrialSeated():
                 tags = {"state": TrialState.RUNNING, "pool": event.pool, "seat": event.seat}
                 self._tag(self._trial(event.number, event), tags)
+                self._sit(self._trial(event.number, event), event)
             case ev.PoolLost():
                 for number in event.trials:
                     self._tag(self._trial(number, event), {"state": TrialState.WAITING})
+                    self._sit(self._trial(number, event), event)
             case ev.TrialReported():
                 self._report(event)
             case ev.RungDecided():
@@ -158,9 +163,10 @@ class MlflowRuns:
             case ev.TrialEnded():
                 trial = self._trial(event.number, event)
                 self._tag(trial, {"state": event.state, "reason": event.reason})
+                self._sit(trial, event)
                 if event.score is not None:
                     self._measure(trial, {"score": event.score}, event.time_s, event.step)
-                self._note(trial).status = (RUN_STATUS[event.state], _ms(event.time_s))
+                self._note(trial).status = (RUN_STATUS[event.state], in_ms(event.time_s))
             case ev.WinnerConfirmed():
                 self._confirm(event)
             case ev.TestScored():
@@ -176,7 +182,7 @@ class MlflowRuns:
 
     def _start(self, event: ev.SweepStarted) -> None:
         sweep = self._sweep_run()
-        spec = _without_password(event.spec)
+        spec = without_password(event.spec)
         self._tag(sweep, {"state": "RUNNING", "metric": event.metric, "num_trials": event.num_trials})
         self._tag(sweep, {f"digest.{name}": digest for name, digest in event.digests.items()})
         self._tag(sweep, {f"version.{name}": version for name, version in event.versions.items()})
@@ -185,19 +191,13 @@ class MlflowRuns:
         else:
             # A resumed sweep may have another num_trials or pool, and MLflow never changes a parameter.
             resource_free = {name: spec[name] for name in spec if name not in ("pool", "storage", "tracking")}
-            self._note(sweep).params |= _params(_flat(resource_free))
+            self._note(sweep).params |= as_params(flat(resource_free))
         self.client.log_dict(sweep.id, spec, "spec.json")
 
     def _create(self, event: ev.TrialCreated) -> None:
         trial, plan = self._trial(event.number, event), TrialPlan.from_json(event.trial)
-        values = plan.hyperparameters.to_json()
-        dotted = {
-            f"{section}.{name}": values[name]
-            for section, model in HYPERPARAMETER_SECTIONS.items()
-            for name in model.model_fields
-            if name in values
-        }
-        self._note(trial).params |= _params({**dotted, **plan.params, "num_steps": plan.num_steps})
+        values = {**dotted(plan.hyperparameters), **plan.params, "num_steps": plan.num_steps}
+        self._note(trial).params |= as_params(values)
         self._tag(trial, {"state": TrialState.WAITING, "searched": ", ".join(plan.params)})
         if (repeat := repeat_of(event.number)) is not None:
             self._tag(trial, {"repeats": repeat.of})
@@ -211,6 +211,17 @@ class MlflowRuns:
             metrics = {name: step[name] for name in STEP_METRICS} | {"num_tokens": trial.num_tokens}
             self._measure(trial, metrics, step["time_s"], step["step"])
         self._measure(trial, event.eval_metrics, event.time_s, event.step)
+        # What a comparison needs and a run's latest metrics would not say: how far it is, and where it was best.
+        progress: dict[str, float] = {"steps": event.step, "clocks": event.clocks}
+        if event.best_metric is not None and event.best_step is not None:
+            progress |= {"best_metric": event.best_metric, "best_step": event.best_step}
+        self._measure(trial, progress, event.time_s, event.step)
+        self._sit(trial, event)
+
+    def _sit(self, run: _Run, event: ev.TrialSeated | ev.TrialReported | ev.TrialEnded | ev.PoolLost) -> None:
+        """How long a trial has sat in seats; its tags hold enough to go on from in another process."""
+        run.seat_time.apply(event)
+        self._tag(run, asdict(run.seat_time))
 
     def _confirm(self, event: ev.WinnerConfirmed) -> None:
         """What the repeats of a contender say of it stands with its own run, and the winner with the sweep's."""
@@ -227,7 +238,7 @@ class MlflowRuns:
         self._measure(sweep, {f"phase.{name}_s": value for name, value in event.phases_s.items()}, event.time_s, 0)
         if event.best is not None:
             self._tag(sweep, {"best_trial": event.best})
-        self._note(sweep).status = (RUN_STATUS[event.state], _ms(event.time_s))
+        self._note(sweep).status = (RUN_STATUS[event.state], in_ms(event.time_s))
 
     def _sweep_run(self) -> _Run:
         if self._parent is None:
@@ -244,7 +255,7 @@ class MlflowRuns:
         return self._trials[number]
 
     def _create_run(self, name: str, time_s: float, tags: dict[str, str]) -> str:
-        run = self.client.create_run(self._experiment_id, start_time=_ms(time_s), tags=tags, run_name=name)
+        run = self.client.create_run(self._experiment_id, start_time=in_ms(time_s), tags=tags, run_name=name)
         return str(run.info.run_id)
 
     def _search(self, tags: Mapping[str, str]) -> list[Any]:
@@ -262,12 +273,12 @@ class MlflowRuns:
         return self._pending.setdefault(run.id, _Pending())
 
     def _tag(self, run: _Run, tags: Mapping[str, object]) -> None:
-        self._note(run).tags |= {f"pharos.{name}": _cut(str(tags[name]), MAX_TAG_LENGTH) for name in tags}
+        self._note(run).tags |= {f"pharos.{name}": cut(str(tags[name]), MAX_TAG_LENGTH) for name in tags}
 
     def _measure(self, run: _Run, metrics: Mapping[str, float], time_s: float, step: int) -> None:
         for name, value in metrics.items():
             if step > self._published(run, name):
-                self._note(run).metrics.append((name, float(value), _ms(time_s), step))
+                self._note(run).metrics.append((name, float(value), in_ms(time_s), step))
                 run.published[name] = step
 
     def _published(self, run: _Run, name: str) -> int:
@@ -303,35 +314,9 @@ class MlflowRuns:
             self.client.set_terminated(run_id, status=status, end_time=end_ms)
 
 
-def _ms(time_s: float) -> int:
-    return round(time_s * 1000)
-
-
-def _cut(text: str, length: int) -> str:
-    """MLflow refuses longer values; the whole text stands in the event log, the whole spec in spec.json."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _params(values: Mapping[str, object]) -> dict[str, str]:
-    """Parameters as MLflow takes them. What is not set has no parameter."""
-    return {
-        name: _cut(value if isinstance(value, str) else json.dumps(value), MAX_PARAM_LENGTH)
-        for name, value in values.items()
-        if value is not None and value != ""
-    }
-
-
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Nested sections as dotted names; an empty section has none."""
-    flat: dict[str, object] = {}
-    for name, value in fields.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _without_password(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec as it may be published: a tracking URI can hold a password."""
-    tracking = dict(spec.get("tracking") or {})
-    if tracking.get("uri"):
-        tracking["uri"] = shown(tracking["uri"])
-    return {**spec, "tracking": tracking} if tracking else dict(spec)
+def _seat_time_of(tags: Mapping[str, str]) -> SeatTime:
+    return SeatTime(
+        seat_s=float(tags.get("pharos.seat_s", 0)),
+        until_s=float(tags.get("pharos.until_s", 0)),
+        is_seated=tags.get("pharos.is_seated") == "True",
+    )

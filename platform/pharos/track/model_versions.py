@@ -65,7 +65,7 @@ def find_version(
         except MlflowException as error:
             if error.error_code not in NOT_THERE:
                 raise
-            raise _unknown_model(client, tracking_uri, model) from None
+            raise unknown_model(client, tracking_uri, model) from None
         aliases = {name: str(number) for name, number in registered.aliases.items()}
         number = version if alias is None else aliases.get(alias)
         if number is None:
@@ -125,7 +125,7 @@ def local_artifacts(artifact_uri: str) -> Path | None:
     return Path(url2pathname(artifacts.path)) if artifacts.scheme in ("", "file") else None
 
 
-def _unknown_model(client: MlflowClient, tracking_uri: str, model: str) -> ModelError:
+def unknown_model(client: MlflowClient, tracking_uri: str, model: str) -> ModelError:
     names = sorted(entry.name for entry in client.search_registered_models(max_results=1000))
     there = f"There are: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}." if names else "There is none."
     return ModelError(

@@ -15,6 +15,7 @@ from pharos.errors import HandOverError
 from pharos.track.mlflow_client import tracking_errors
 from pharos.track.mlflow_runs import MlflowRuns
 from pharos.track.model_versions import ADAPTER, MERGED, local_artifacts
+from pharos.track.versions import digest_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,9 +27,11 @@ REMEDY = "Start the server, or correct tracking.uri, and run the same sweep agai
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """Where a version comes from; all of it becomes tags.
+    """Where a version comes from. It becomes tags, but for the texts, which become files of the trial's run.
 
     digests: of spec, data, base, adapter ("spec" is required). metrics: of eval and test. versions: of libraries.
+    origin: base and its revision, the base's directory and the storage, and the code's version, where they are known.
+    files: text by name, such as spec.json and environment.txt; each has its digest among the tags, too.
     """
 
     sweep: str
@@ -36,11 +39,15 @@ class Lineage:
     digests: Mapping[str, str]
     metrics: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def tags(self) -> dict[str, str]:
         return {
             "pharos.sweep": self.sweep,
             "pharos.trial": str(self.trial),
+            **{f"pharos.origin.{name}": value for name, value in self.origin.items()},
+            **{f"pharos.digest.{Path(name).stem}": digest_of(text) for name, text in self.files.items()},
             **{f"pharos.digest.{name}": digest for name, digest in self.digests.items()},
             **{f"pharos.metric.{name}": repr(value) for name, value in self.metrics.items()},
             **{f"pharos.version.{name}": version for name, version in self.versions.items()},
@@ -80,8 +87,11 @@ def register_version(
         found = _find_version(client, model, run_id, lineage)
         source = f"runs:/{run_id}/{MERGED}"
         if found is None:
-            client.log_artifacts(run_id, str(merged), MERGED)
-            client.log_artifacts(run_id, str(adapter), ADAPTER)
+            for name, text in lineage.files.items():
+                client.log_text(run_id, text, name)
+            if not _has_version(client, run_id):
+                client.log_artifacts(run_id, str(merged), MERGED)
+                client.log_artifacts(run_id, str(adapter), ADAPTER)
             found = client.create_model_version(model, source=source, run_id=run_id, tags=lineage.tags())
         aliased = client.get_registered_model(model).aliases.get(alias)
         if aliased is None or int(aliased) < int(found.version):
@@ -107,6 +117,15 @@ def _ensure_model(client: MlflowClient, model: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _has_version(client: MlflowClient, run_id: str) -> bool:
+    """Whether a version stands on this run's files: they are whole then, and are never written again.
+
+    A sweep that is extended may register the same trial once more; a crash while its files, which may be the
+    champion's, were written over would leave half of them.
+    """
+    return bool(client.search_model_versions(f"run_id = '{run_id}'"))
 
 
 def _find_version(client: MlflowClient, model: str, run_id: str, lineage: Lineage) -> Any | None:

@@ -35,8 +35,8 @@ class Progress:
     """Where a trial stands: saved and loaded whole.
 
     step: optimizer steps done. clocks: micro-batches done. rows_done, partial_loss: of the step that has begun, those
-    of its rows that are in the gradient already, and their part of its mean loss. best_checkpoint: the name of a
-    directory beside this one.
+    of its rows that are in the gradient already, and their part of its mean loss. best_loss: eval_loss beside
+    best_metric. best_checkpoint: the name of a directory beside this one.
     """
 
     step: int = 0
@@ -44,6 +44,7 @@ class Progress:
     rows_done: int = 0
     partial_loss: float = 0.0
     best_metric: float | None = None
+    best_loss: float | None = None
     best_step: int | None = None
     best_checkpoint: str | None = None
 

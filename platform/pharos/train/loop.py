@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from pharos.plan.exchange import Orders, RoundReport, RoundTimes, ScoreReport, SeatReport
+from pharos.plan.metrics import EVAL_LOSS, place
 from pharos.plan.pool import PoolSettings
+from pharos.train.checkpoint import Progress
 from pharos.train.clocks import RoundLog, train_round
 from pharos.train.evaluation import mean_losses
+from pharos.train.generation import Questions, answer_metrics, open_questions
 from pharos.train.group import Group
 from pharos.train.open_pool import Pool
-from pharos.train.seats import Worker, admit, discard_old_checkpoints, evict, open_worker, save_moved, score
+from pharos.train.seats import Seated, Worker, admit, discard_old_checkpoints, evict, open_worker, save_moved, score
 
 
 def run_pool(*, settings: PoolSettings, pool: Pool, group: Group, exchange: Callable[[RoundReport], Orders]) -> None:
@@ -26,6 +30,7 @@ def run_pool(*, settings: PoolSettings, pool: Pool, group: Group, exchange: Call
     All ranks obey the same orders in the same order, so that they run the same collectives.
     """
     worker = open_worker(settings, pool, group)
+    questions = _questions(settings)
     report = _empty_report(settings)
     while True:
         started = time.monotonic()
@@ -44,7 +49,7 @@ def run_pool(*, settings: PoolSettings, pool: Pool, group: Group, exchange: Call
         clocks = round_clocks(worker)
         log = train_round(worker, clocks)
         trained = time.monotonic()
-        evaluations = evaluate_moved(worker) if clocks > 0 else {}
+        evaluations = evaluate_moved(worker, questions) if clocks > 0 else {}
         evaluated = time.monotonic()
         save_moved(worker)
         times = RoundTimes(
@@ -62,8 +67,11 @@ def round_clocks(worker: Worker) -> int:
     return min(worker.settings.report_every, max(worker.group.all_gather_objects(longest)))
 
 
-def evaluate_moved(worker: Worker) -> dict[int, float]:
-    """eval_loss by local seat of the trials that trained in this round, in one fused pass; updates their best."""
+def evaluate_moved(worker: Worker, questions: Questions | None) -> dict[int, dict[str, float]]:
+    """Metrics by local seat of the trials that trained in this round, in one fused pass; updates their best.
+
+    Answers are generated for those that have reached a rung or their end.
+    """
     seats = [seat for seat, seated in sorted(worker.seated.items()) if seated.moved and seated.diverged is None]
     losses = mean_losses(
         worker.pool.data["eval"],
@@ -74,20 +82,57 @@ def evaluate_moved(worker: Worker) -> dict[int, float]:
         micro_batch_size=worker.settings.micro_batch_size,
         split_rows=worker.is_split,
     )
-    evaluations = dict(zip(seats, losses, strict=True))
-    for seat, loss in evaluations.items():
-        progress = worker.seated[seat].progress
-        is_best = progress.best_metric is None or loss < progress.best_metric
-        if math.isfinite(loss) and (is_best or worker.settings.metric_scope == "last"):
-            progress.best_metric, progress.best_step = loss, progress.step
-            progress.best_checkpoint = progress.checkpoint_name
+    evaluations = {seat: {EVAL_LOSS: loss} for seat, loss in zip(seats, losses, strict=True)}
+    for seat, metrics in _answers(worker, questions, seats).items():
+        evaluations[seat] |= metrics
+    for seat, metrics in evaluations.items():
+        if worker.settings.metric in metrics:
+            _keep_best(worker.seated[seat].progress, metrics, worker.settings)
     return evaluations
+
+
+def _keep_best(progress: Progress, metrics: dict[str, float], settings: PoolSettings) -> None:
+    score, loss = metrics[settings.metric], metrics[EVAL_LOSS]
+    is_best = progress.best_metric is None or (
+        place(settings.metric, score, loss) < place(settings.metric, progress.best_metric, progress.best_loss)
+    )
+    if math.isfinite(score) and (is_best or settings.metric_scope == "last"):
+        progress.best_metric, progress.best_loss, progress.best_step = score, loss, progress.step
+        progress.best_checkpoint = progress.checkpoint_name
+
+
+def _questions(settings: PoolSettings) -> Questions | None:
+    if settings.generation is None:
+        return None
+    return open_questions(settings.generation, data_dir=Path(settings.data_dir), base_dir=Path(settings.base_dir))
+
+
+def _answers(worker: Worker, questions: Questions | None, seats: Sequence[int]) -> dict[int, dict[str, float]]:
+    """Metrics of generated answers by local seat; a pass in which no rank has anything to ask is left out."""
+    if questions is None:
+        return {}
+    asked = [seat for seat in seats if worker.seated[seat].is_done or _is_at_rung(worker.seated[seat], worker.settings)]
+    if not any(worker.group.all_gather_objects(bool(asked))):
+        return {}
+    metrics = answer_metrics(
+        questions,
+        asked,
+        base=worker.pool.base,
+        bank=worker.pool.bank,
+        group=worker.group,
+        split_rows=worker.is_split,
+    )
+    return dict(zip(asked, metrics, strict=True))
+
+
+def _is_at_rung(seated: Seated, settings: PoolSettings) -> bool:
+    return seated.progress.clocks in settings.rungs
 
 
 def gather_report(
     worker: Worker,
     log: RoundLog,
-    evaluations: dict[int, float],
+    evaluations: dict[int, dict[str, float]],
     scores: Sequence[ScoreReport],
     *,
     clocks: int,
@@ -109,7 +154,7 @@ def gather_report(
     )
 
 
-def _seat_reports(worker: Worker, log: RoundLog, evaluations: dict[int, float]) -> list[SeatReport]:
+def _seat_reports(worker: Worker, log: RoundLog, evaluations: dict[int, dict[str, float]]) -> list[SeatReport]:
     if not worker.writes:
         return []
     reports = []
@@ -122,7 +167,7 @@ def _seat_reports(worker: Worker, log: RoundLog, evaluations: dict[int, float]) 
                 step=progress.step,
                 clocks=progress.clocks,
                 steps=tuple(log.steps.get(seat, ())),
-                eval_metrics={worker.settings.metric: evaluations[seat]} if seat in evaluations else {},
+                eval_metrics=evaluations.get(seat, {}),
                 best_metric=progress.best_metric,
                 best_step=progress.best_step,
                 best_checkpoint=str(directory / progress.best_checkpoint) if progress.best_checkpoint else None,

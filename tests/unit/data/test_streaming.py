@@ -15,6 +15,7 @@ import pytest
 from pharos.data import readers, workers
 from pharos.data.facts import data_facts
 from pharos.data.prepare import PreparedData, load_prepared, open_prompts, open_split, prepare
+from pharos.data.split import HELD_OUT
 from pharos.errors import DataError, PharosError
 from pharos.plan.exchange import Split
 from pharos.spec.model import DataSpec, WeightedSource
@@ -35,13 +36,13 @@ def tokens_of(prepared: PreparedData, split: Split = "train") -> list[list[int]]
 
 
 def bytes_of(prepared: PreparedData) -> dict[str, bytes]:
-    """Of the files but one, whose batches are those of the chunks."""
-    return {file.name: file.read_bytes() for file in prepared.directory.iterdir() if file.name != "test_prompts.arrow"}
+    """Of the files but the prompts, whose batches are those of the chunks."""
+    return {file.name: file.read_bytes() for file in prepared.directory.iterdir() if "prompts" not in file.name}
 
 
-def prompts_of(prepared: PreparedData) -> tuple[list[list[int]], list[str]]:
-    prompts, references = open_prompts(prepared.directory)
-    return [prompt.tolist() for prompt in prompts], references
+def prompts_of(prepared: PreparedData) -> list[tuple[list[list[int]], list[str]]]:
+    opened = [open_prompts(prepared.directory, split) for split in HELD_OUT]
+    return [([prompt.tolist() for prompt in prompts], references) for prompts, references in opened]
 
 
 def test_worker_processes_write_the_same_bytes_as_one_process(
@@ -90,6 +91,7 @@ def test_two_processes_that_prepare_at_once_leave_one_whole_directory(
     program = f"""
 import sys
 from pathlib import Path
+from pharos.data.split import HELD_OUT
 from pharos.data.prepare import prepare
 from pharos.spec.model import DataSpec
 sys.stdin.readline()

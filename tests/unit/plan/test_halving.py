@@ -80,3 +80,29 @@ def test_the_reason_says_rank_and_rule() -> None:
     assert baseline.reason == "0.9 is 2nd of 2; the best goes on, and the baseline in any case"
     [last] = decide({1: 3.0}, [n / 10 for n in range(12)], reduction_factor=4, exempt=NO_ONE)
     assert last.reason == "3 is 13th of 13; the best 4 go on"
+
+
+def test_of_a_share_more_is_better() -> None:
+    decisions = decide({1: 0.2, 2: 0.6, 3: 0.0}, [0.5], reduction_factor=2, exempt=NO_ONE, metric="exact_match")
+    assert [decision.rank for decision in decisions] == [3, 1, 4]
+    assert [decision.stopped for decision in decisions] == [True, False, True]
+
+
+def test_equal_shares_are_told_apart_by_the_loss_beside_them() -> None:
+    arrivals, losses = {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.1}, {1: 3.0, 2: 1.0, 3: nan, 4: 9.0}
+    decisions = decide(
+        arrivals,
+        [0.0],
+        reduction_factor=2,
+        exempt=NO_ONE,
+        metric="exact_match",
+        losses=losses,
+        history_losses=[2.0],
+    )
+    assert [decision.rank for decision in decisions] == [4, 2, 5, 1]
+
+
+def test_a_loss_that_ranks_needs_no_other_beside_it() -> None:
+    without = decide({1: 0.4, 2: 0.4}, [0.4], reduction_factor=2, exempt=NO_ONE)
+    beside = decide({1: 0.4, 2: 0.4}, [0.4], reduction_factor=2, exempt=NO_ONE, losses={1: 9.0, 2: 0.4})
+    assert without == beside

@@ -12,7 +12,8 @@ from pharos.plan.budget import trial_plan
 from pharos.plan.ledger import Ledger
 from pharos.plan.trial import TrialState
 from pharos.spec.model import SweepSpec
-from pharos.sweep.search import SweepSearch, distribution, to_raw, to_value
+from pharos.sweep.search import SweepSearch
+from pharos.sweep.study import distribution, to_raw, to_value
 
 SPACE = {
     "lora.r": {"ordered": [2, 4, 8, 16]},

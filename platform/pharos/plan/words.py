@@ -1,4 +1,4 @@
-"""How numbers, times and hyperparameters are written for a person. Pure text, no styles."""
+"""How numbers, times and hyperparameters are written for a person, on a terminal or on a page. Pure text, no styles."""
 
 from __future__ import annotations
 

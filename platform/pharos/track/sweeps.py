@@ -1,0 +1,56 @@
+"""Finding a sweep by what a person calls it: the name under a storage, or the directory itself. Reads names alone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pharos.errors import StorageError
+from pharos.track.event_log import EventLog
+
+EVENTS = "events"
+"""The part of a sweep's directory that makes it one."""
+NUM_NAMED = 10
+"""Sweeps that an error names at most."""
+
+
+def find_sweep(name_or_path: str, storage: Path) -> Path:
+    """The directory of a sweep: `storage`/name, or the path that was given.
+
+    Raises StorageError where there is none, with the sweeps that there are.
+    """
+    for directory in (storage / name_or_path, Path(name_or_path)):
+        if _is_sweep(directory):
+            return directory.absolute()
+    if not storage.is_dir():
+        reason = f"there is no storage {storage}"
+        remedy = "Name the directory that holds the sweep with --storage."
+    else:
+        reason = f"no sweep of this name lies in {storage}, and it is no sweep's directory"
+        remedy = _remedy(name_or_path, sweeps_in(storage))
+    raise StorageError(f"sweep={name_or_path}: {reason}. {remedy}")
+
+
+def sweeps_in(storage: Path) -> list[str]:
+    """Names of all sweeps below a storage, sorted; empty where there is no such directory."""
+    return sorted(path.name for path in storage.iterdir() if _is_sweep(path)) if storage.is_dir() else []
+
+
+def log_of(sweep: Path) -> EventLog:
+    """The event log of a sweep's directory."""
+    return EventLog(sweep / EVENTS)
+
+
+def _is_sweep(directory: Path) -> bool:
+    return any((directory / EVENTS).glob("*.jsonl"))
+
+
+def _remedy(name: str, there: Sequence[str]) -> str:
+    if not there:
+        return "That storage holds no sweep at all: name another one with --storage."
+    near = difflib.get_close_matches(name, there, n=1)
+    if near:
+        return f"Did you mean {near[0]}?"
+    more = f" and {len(there) - NUM_NAMED} more" if len(there) > NUM_NAMED else ""
+    return f"There are: {', '.join(there[:NUM_NAMED])}{more}."
