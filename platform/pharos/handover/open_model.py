@@ -9,10 +9,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pharos.errors import HandOverError, ModelError
 from pharos.handover.references import FoundModel
-from pharos.model.adapter_files import read_adapter
+from pharos.model.adapter_updates import read_updates
 from pharos.model.base_files import stored_tensors
 from pharos.model.loading import load_model
-from pharos.model.merge import match_modules
+from pharos.model.merge import match_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -32,7 +32,7 @@ def open_model(found: FoundModel, *, dtype: str = "auto") -> OpenModel:
     """Load a model onto the GPU, or the CPU where there is none.
 
     dtype: float32, bfloat16, or auto: bfloat16 on a GPU, float32 on a CPU, as train.dtype. Raises ModelError for an
-    adapter that is no plain LoRA adapter of its base, HandOverError for a model that is not whole.
+    adapter that is no LoRA adapter of its base, HandOverError for a model that is not whole.
     """
     from transformers import AutoTokenizer
 
@@ -40,7 +40,7 @@ def open_model(found: FoundModel, *, dtype: str = "auto") -> OpenModel:
     kind = ("bfloat16" if device == "cuda" else "float32") if dtype == "auto" else dtype
     if found.adapter_dir is not None:
         try:  # PEFT would load a pickle, and only warn of tensors that fit nowhere
-            match_modules(read_adapter(found.adapter_dir), stored_tensors(found.model_dir))
+            match_weights(read_updates(found.adapter_dir), stored_tensors(found.model_dir))
         except HandOverError as error:
             raise ModelError(f"{found.shown} does not fit {found.model_dir}: {error.message}") from error
     model = load_model(

@@ -120,7 +120,7 @@ def rerun(
     _refuse_changes(found.shown, ledger.started.digests, staged)
     progress(f"training {found.shown} again, alone, for {wanted} of {max(first)} steps")
     started_s = time.monotonic()
-    plan = ledger.trials[found.trial].plan
+    plan = ledger.record(found.trial).plan
     again = train_alone(staged, plan, num_steps=wanted, watch=watch)
     seconds = time.monotonic() - started_s
     own_difference = None
