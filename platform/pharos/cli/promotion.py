@@ -100,7 +100,7 @@ def models(
     storage: StorageDir = Path("pharos-results"),
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """List registered models: versions, aliases, metrics, who promoted them and why; of one version where it is from."""
+    """List registered models: versions, aliases, metrics, who promoted them and why; of one version its origin."""
     from pharos import console
     from pharos.plan.paths import tracking_uri_of
     from pharos.track.model_list import list_models

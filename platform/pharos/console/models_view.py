@@ -1,4 +1,4 @@
-"""Registered models for a person: lists of versions, the lineage of one, and what a promotion or a roll-back came to."""
+"""Registered models for a person: versions, the lineage of one, and what a promotion or a roll-back came to."""
 
 from __future__ import annotations
 

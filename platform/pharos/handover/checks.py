@@ -1,4 +1,4 @@
-"""What a registered version must stand before it may be the champion: of its files, its base, its tokenizer, its logits.
+"""What a registered version must stand before it may be the champion: files, base, tokenizer and logits are checked.
 
 Each check raises HandOverError with the reason: nobody's mistake in typing, the version itself is not in order. What
 the checks need and cannot find (a base that moved, prepared rows that are gone) is a ModelError: say where it is.
