@@ -108,7 +108,7 @@ def test_the_verb_shows_both_curves_and_its_exit_code_is_the_verdict(place: Path
 def test_changed_rows_are_refused_with_both_digests(place: Path) -> None:
     rows = place / "rows.jsonl"
     rows.write_text(rows.read_text() + json.dumps({"prompt": "please wait", "completion": "on"}) + "\n")
-    with pytest.raises(DataError, match=r"its rows have changed .*: digest of data \w{16}, now \w{16}"):
+    with pytest.raises(DataError, match=r"its rows, or how .*, have changed .*: digest of data \w{16}, now \w{16}"):
         again(place)
 
 
