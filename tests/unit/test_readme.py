@@ -67,6 +67,9 @@ RUN_BY = {
         "tests/unit/handover/test_promotion.py::test_the_verbs_say_what_came_of_it_and_what_to_type_next"
     ),
     "pharos models": "tests/unit/handover/test_promotion.py::test_the_lineage_of_a_version_is_shown_and_given_as_json",
+    "pharos merge": "tests/unit/handover/test_export.py::test_the_verbs_say_what_where_and_what_next",
+    "pharos export": "tests/unit/handover/test_export.py::test_the_verbs_say_what_where_and_what_next",
+    "pharos rerun": "tests/unit/sweep/test_rerun.py::test_the_verb_shows_both_curves_and_its_exit_code_is_the_verdict",
     "mlflow ui": "tests/unit/test_readme.py::test_mlflow_has_the_command",
     "ray start": "tests/integration/test_cluster.py::test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token",
     "export RAY_AUTH_TOKEN=$(": "tests/unit/test_readme.py::test_a_token_is_made",
