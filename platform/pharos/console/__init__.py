@@ -22,6 +22,7 @@ __all__ = [
     "chat",
     "read_line",
     "show_check",
+    "show_comparison",
     "show_curves",
     "show_error",
     "show_evaluation",
@@ -35,4 +36,3 @@ __all__ = [
     "steps_progress",
     "told",
 ]
-__all__ = ["LiveSweep", "show_check", "show_comparison", "show_error", "show_plan", "show_result", "show_rows"]

@@ -119,6 +119,7 @@ def test_what_cannot_be_is_one_message_and_exit_code_2(
 def test_a_log_is_compared_without_any_heavy_library(storage: Path) -> None:
     program = f"""
 import sys
+from pharos.cli import main
 sys.argv = ["pharos", "compare", "first", "--storage", {str(storage)!r}]
 try:
     main()
