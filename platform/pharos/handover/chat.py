@@ -20,8 +20,7 @@ from pharos.data.formats import Turn
 from pharos.data.template import Template, choose_template
 from pharos.data.tokenise import TextTokenizer, load_tokenizer
 from pharos.errors import ModelError
-from pharos.handover.open_model import OpenModel
-from pharos.model.base_files import read_config
+from pharos.handover.open_model import OpenModel, num_positions
 
 MAX_NEW_TOKENS = 256
 """Of an answer, where neither the person nor the model's settings say it."""
@@ -78,7 +77,7 @@ class Talker:
 
     def _answer(self) -> Iterator[str]:
         prompt, config = self._prompt(), copy.deepcopy(self.config)
-        room = _room(self.opened.found.model_dir) - len(prompt)
+        room = num_positions(self.opened.found.model_dir) - len(prompt)
         if room < 1:
             raise ModelError(f"{self.name} can read no more: the conversation has {len(prompt):,} tokens. Type /reset.")
         config.max_new_tokens = min(config.max_new_tokens, room)
@@ -163,11 +162,6 @@ def _ends_of_turn(template: Template, tokenizer: TextTokenizer) -> list[int]:
     said = template.render([Turn(role="user", content="?"), Turn(role="assistant", content=PROBE)])
     ids = tokenizer.tokenizer.encode(said.rpartition(PROBE)[2], add_special_tokens=False).ids[:1]
     return [token for token in ids if token in tokenizer.tokenizer.get_added_tokens_decoder()]
-
-
-def _room(model_dir: Path) -> int:
-    """Tokens that the model can read; without end where it does not say."""
-    return int(read_config(model_dir).get("max_position_embeddings") or 2**31)
 
 
 class _Stop:

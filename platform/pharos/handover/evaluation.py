@@ -18,7 +18,7 @@ from typing import Any
 
 from pharos.errors import StorageError
 from pharos.handover.eval_rows import EvalRows
-from pharos.handover.open_model import OpenModel
+from pharos.handover.open_model import OpenModel, num_positions
 from pharos.model.generate import generate_answers
 from pharos.model.scores import ScoredAnswers, score_answers
 from pharos.train.row_losses import RowLosses, row_losses
@@ -41,6 +41,7 @@ class Evaluation:
     generation_s: float = 0.0
     num_new_tokens: int = 0
     max_new_tokens: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -64,7 +65,7 @@ class Evaluation:
             "num_rows": len(held_out.rows),
             "num_tokens": int(self.losses.num_tokens.sum()),
             "num_skipped_rows": len(held_out.skipped),
-            "notes": list(held_out.notes),
+            "notes": [*held_out.notes, *self.notes],
             "metrics": self.metrics,
             "generated": self.scores is not None,
             "max_new_tokens": self.max_new_tokens if self.scores else None,
@@ -95,6 +96,10 @@ def evaluate(
     loss_s = perf_counter() - started_s
     if not (generate and rows.asked):
         return Evaluation(opened=opened, rows=rows, losses=losses, loss_s=loss_s)
+    longest = max(len(prompt) for prompt in held_out.prompts)
+    room = max(1, num_positions(opened.found.model_dir) - longest)
+    is_short = room < max_new_tokens
+    max_new_tokens = min(room, max_new_tokens)
     progress(f"answering {total:,} rows")
     started_s = perf_counter()
     generated = generate_answers(
@@ -117,6 +122,7 @@ def evaluate(
         generation_s=generation_s,
         num_new_tokens=sum(len(answer) for answer in generated),
         max_new_tokens=max_new_tokens,
+        notes=(f"answers end after {room} tokens: the longest prompt leaves no more to the model",) if is_short else (),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pharos.errors import HandOverError, ModelError
 from pharos.handover.references import FoundModel
 from pharos.model.adapter_updates import read_updates
-from pharos.model.base_files import stored_tensors
+from pharos.model.base_files import read_config, stored_tensors
 from pharos.model.loading import load_model
 from pharos.model.merge import match_weights
 
@@ -56,6 +57,11 @@ def open_model(found: FoundModel, *, dtype: str = "auto") -> OpenModel:
     stop_ids = sorted({*_ids(model.generation_config.eos_token_id), *_ids(tokenizer.eos_token_id)})
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(stop_ids), 0)
     return OpenModel(found=found, model=model, tokenizer=tokenizer, stop_ids=tuple(stop_ids), pad_id=pad_id)
+
+
+def num_positions(model_dir: Path) -> int:
+    """Tokens that a model can read, its own answer among them; a great many where it does not say."""
+    return int(read_config(model_dir).get("max_position_embeddings") or 2**31)
 
 
 def _ids(value: int | list[int] | None) -> list[int]:

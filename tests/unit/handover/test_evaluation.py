@@ -94,6 +94,14 @@ def test_a_second_evaluation_replaces_the_first_whole(
     assert [path.name for path in tmp_path.glob("*eval*")] == ["eval"]
 
 
+def test_answers_end_where_the_model_can_read_no_more_and_that_is_told(evaluated: Evaluation, rows: EvalRows) -> None:
+    long = evaluate(evaluated.opened, rows, generate=True, max_new_tokens=60, batch_size=12)
+    longest = max(len(prompt) for prompt in rows.held_out.prompts)
+    assert long.max_new_tokens == 64 - longest < 60
+    assert f"answers end after {64 - longest} tokens" in long.to_json()["notes"][0]
+    assert evaluated.notes == ()
+
+
 def test_a_folder_of_something_else_is_left_alone(evaluated: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(StorageError, match="holds something else than an evaluation"):
