@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import USE, app
+from pharos.cli.options import STORAGE, SweepStorage
 
 if TYPE_CHECKING:
     from pharos.handover.export import Exported
@@ -16,12 +17,10 @@ Output = Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; it m
 Base = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The base of an adapter, or of a trial whose base has moved.")
 ]
-ModelStorage = Annotated[Path, typer.Option(help="Directory of the sweeps' state.")]
 Registry = Annotated[str | None, typer.Option(help="MLflow tracking URI (default: SQLite in the storage).")]
-STORAGE = Path("pharos-results")
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def merge(
     adapter: Annotated[
         str,
@@ -29,7 +28,7 @@ def merge(
     ],
     output: Output,
     base: Base = None,
-    storage: ModelStorage = STORAGE,
+    storage: SweepStorage = STORAGE,
 ) -> None:
     """Merge an adapter into its base, shard by shard, into a plain model directory."""
     from pharos import console
@@ -40,7 +39,7 @@ def merge(
     _say(done)
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=USE)
 def export_model(
     model: Annotated[
         str,
@@ -53,7 +52,7 @@ def export_model(
         Literal["adapter", "merged"], typer.Option("--format", help="For plain PEFT, or plain transformers.")
     ] = "merged",
     base: Base = None,
-    storage: ModelStorage = STORAGE,
+    storage: SweepStorage = STORAGE,
     tracking_uri: Registry = None,
 ) -> None:
     """Write a model as a folder that plain PEFT or transformers load, with a model card."""

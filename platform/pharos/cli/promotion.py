@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import USE, app
 from pharos.cli.options import STORAGE, SweepStorage, TrackingUri
 from pharos.errors import HandOverError, UserError
 
@@ -19,7 +19,7 @@ MAX_REASON = 1000
 VERSION = re.compile(r"(.+)/(\d+)|(.+)@(.+)")
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def promote(
     model: Annotated[
         str,
@@ -65,7 +65,7 @@ def promote(
         raise typer.Exit(REFUSED)
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def rollback(
     model: Annotated[str, typer.Argument(metavar="NAME", help="The registered model.", show_default=False)],
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why: recorded.")] = None,
@@ -90,7 +90,7 @@ def rollback(
     console.show_rollback(outcome, options=_options(storage, tracking_uri))
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def models(
     model: Annotated[
         str | None,

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import COMPARE, app
+from pharos.cli.options import STORAGE, SweepStorage
 
 if TYPE_CHECKING:
     from pharos.sweep.rerun import Rerun
 
 
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def rerun(
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial of a sweep: NAME-0007.", show_default=False)],
-    storage: Annotated[Path, typer.Option(help="Directory of the sweep's state.")] = Path("pharos-results"),
+    storage: SweepStorage = STORAGE,
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Stop after N steps (default: as far as the trial came).")
     ] = None,
@@ -31,12 +32,12 @@ def rerun(
     with console.steps_progress("training") as watch:
         done = train_again(trial, storage=storage, num_steps=steps, base=base, progress=typer.echo, watch=watch)
     console.show_curves(done.first, done.again)
-    _say(done)
+    _say(done, storage)
     if not done.is_same:
         raise typer.Exit(1)
 
 
-def _say(done: Rerun) -> None:
+def _say(done: Rerun, storage: Path) -> None:
     """The figures, the verdict, and what to type next."""
     from pharos.sweep.rerun import TOLERANCE
 
@@ -49,8 +50,10 @@ def _say(done: Rerun) -> None:
     )
     if done.is_same:
         typer.echo(f"the same: {done.trial} again, within {TOLERANCE:g} over its first {done.held_steps} steps")
-        rest = f"pharos rerun {done.trial}" if len(done.first) < done.num_steps else f"pharos export {done.trial}"
-        typer.echo(f"next:     {rest}  (nothing was kept of this run)")
+        where = "" if storage == STORAGE else f" --storage {storage}"
+        verb = "rerun" if len(done.first) < done.num_steps else "export"
+        output = "" if verb == "rerun" else f" --output {done.trial}-model"
+        typer.echo(f"next:     pharos {verb} {done.trial}{output}{where}  (nothing was kept of this run)")
         return
     typer.echo(f"not the same: step {done.first_step_apart} is the first that is off by more than {TOLERANCE:g}")
     own = f"with the last bits of its base changed it is off by {done.own_difference:.1e} from itself"

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from pharos.handover.references import FoundModel
 from pharos.model.base_files import read_config
 from pharos.model.facts import directory_digest
-from pharos.plan import events as ev
 from pharos.plan.ledger import Ledger
 from pharos.plan.trial import BASELINE, trial_name
 from pharos.track.event_log import EventLog
@@ -95,7 +94,7 @@ def trial_facts(
     ledger: Ledger, number: int, *, base_dir: Path, shown: str = "", measured: Mapping[str, float] | None = None
 ) -> CardFacts:
     """Of a trial, by its sweep's log. measured: of this model, what the log does not hold yet."""
-    started, trial = ledger.started, ledger.trials[number]
+    started, trial = ledger.started, ledger.record(number)
     assert started is not None
     name = trial_name(started.sweep, number)
     spec = started.spec
@@ -124,12 +123,13 @@ def trial_facts(
 def licence_of(directory: Path) -> Licence | None:
     """What a model's own card or configuration says; none where they are silent."""
     from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
     card = directory / "README.md"
     if card.is_file():
         try:
             said = ModelCard.load(card).data.to_dict()
-        except (ValueError, OSError):  # a header that is no YAML says nothing
+        except (ValueError, OSError, YAMLError):  # a header that is no YAML says nothing
             said = {}
         if isinstance(said.get("license"), str):
             return Licence(id=said["license"], name=said.get("license_name"), link=said.get("license_link"))
@@ -175,10 +175,8 @@ def _version_facts(found: FoundModel, tracking_uri: str) -> CardFacts:
 
 
 def _metrics(ledger: Ledger, number: int) -> dict[str, float]:
-    trial = ledger.trials[number]
-    metric = ledger.started.metric if isinstance(ledger.started, ev.SweepStarted) else "eval_loss"
-    score = {} if trial.score is None else {metric: trial.score}
-    return score | trial.test_metrics
+    trial = ledger.record(number)
+    return ({} if trial.score is None else {ledger.metric: trial.score}) | trial.test_metrics
 
 
 def _tagged(tags: Mapping[str, Value], prefix: str) -> dict[str, Value]:

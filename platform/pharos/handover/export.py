@@ -29,7 +29,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What was written. num_files, size_bytes: of the whole folder. base: none where the adapter says where its is."""
+    """What was written. num_files, size_bytes: of the whole folder. base: of an adapter that does not
+    say where its base lies on this machine: what to give as --base.
+    """
 
     model: FoundModel
     form: Form
@@ -189,7 +191,12 @@ def _not_written(output: Path, error: OSError) -> StorageError:
 
 def _exported(found: FoundModel, form: Form, output: Path) -> Exported:
     files = [path for path in output.rglob("*") if path.is_file()]
-    return Exported(model=found, form=form, directory=output, num_files=len(files), size_bytes=_size_bytes(files))
+    base = None
+    if form == "adapter" and not Path(read_json_object(output / ADAPTER_CONFIG)["base_model_name_or_path"]).is_dir():
+        base = str(found.model_dir) if found.adapter_dir is not None else "DIRECTORY-OF-THE-BASE"
+    return Exported(
+        model=found, form=form, directory=output, num_files=len(files), size_bytes=_size_bytes(files), base=base
+    )
 
 
 def _size_bytes(files: Iterable[Path]) -> int:

@@ -32,7 +32,7 @@ def open_model(found: FoundModel, *, dtype: str = "auto") -> OpenModel:
     """Load a model onto the GPU, or the CPU where there is none.
 
     dtype: float32, bfloat16, or auto: bfloat16 on a GPU, float32 on a CPU, as train.dtype. Raises ModelError for an
-    adapter that is no plain LoRA adapter of its base, HandOverError for a model that is not whole.
+    adapter that is no LoRA adapter of its base, HandOverError for a model that is not whole.
     """
     from transformers import AutoTokenizer
 

@@ -25,10 +25,11 @@ from pharos.model.adapter_updates import Update
 from pharos.model.base_files import StoredTensor
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-BLOCK_BYTES = 1 << 25
+BLOCK_BYTES = 1 << 22
 """Of the stored dtype; while it is merged, a block takes three times that in fp32."""
-BLOCKS_AHEAD = 2
-SYNC_BYTES = 1 << 28
+BLOCKS_AHEAD = 16
+"""May be ready before the disk has taken them: while it syncs, the arithmetic goes on."""
+SYNC_BYTES = 1 << 27
 """Written to disk at least so often: then the last fsync has little left, and a server's memory is not full of it."""
 
 
@@ -57,18 +58,39 @@ def write_shard(
     Raises HandOverError where a merged value is not finite in the dtype that it is stored in.
     """
     with source.open("rb") as stream, target.open("wb") as output, ThreadPoolExecutor(max_workers=1) as thread:
-        writer = _Writer(output)
-        pending: deque[Future[None]] = deque([thread.submit(writer.write, _header(tensors))])
+        writer, buffers = _Writer(output), _Buffers()
+        writer.write(memoryview(_header(tensors)))
+        pending: deque[tuple[Future[None], memoryview]] = deque()
+
+        def let_go(ahead: int) -> None:
+            while len(pending) > ahead:
+                future, block = pending.popleft()
+                future.result()
+                wrote(len(block))
+                buffers.give(block)
+
         for tensor in tensors:
             stream.seek(tensor.begin)
-            for block in _blocks(stream, tensor, updates.get(tensor.name)):
-                pending.append(thread.submit(writer.write, block))
-                while len(pending) > BLOCKS_AHEAD:
-                    pending.popleft().result()
-                wrote(len(block))
-        for future in pending:
-            future.result()
+            for block in _blocks(stream, tensor, updates.get(tensor.name), buffers):
+                pending.append((thread.submit(writer.write, block), block))
+                let_go(BLOCKS_AHEAD)
+        let_go(0)
         return writer.finish()
+
+
+class _Buffers:
+    """Memory of blocks, used again and again: fresh pages would cost more than the arithmetic on them."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def take(self, num_bytes: int) -> memoryview:
+        fits = self._free and len(self._free[-1]) >= num_bytes
+        return memoryview(self._free.pop() if fits else bytearray(max(num_bytes, BLOCK_BYTES)))[:num_bytes]
+
+    def give(self, block: memoryview) -> None:
+        assert isinstance(block.obj, bytearray)
+        self._free.append(block.obj)
 
 
 class _Writer:
@@ -78,7 +100,7 @@ class _Writer:
         self._output, self._digest = output, hashlib.sha256()
         self._size_bytes, self._unsynced_bytes = 0, 0
 
-    def write(self, block: bytes | memoryview) -> None:
+    def write(self, block: memoryview) -> None:
         self._output.write(block)
         self._digest.update(block)
         self._size_bytes += len(block)
@@ -111,12 +133,14 @@ def _header(tensors: Sequence[StoredTensor]) -> bytes:
     return len(encoded).to_bytes(8, "little") + encoded
 
 
-def _blocks(stream: BufferedReader, tensor: StoredTensor, update: Update | None) -> Iterator[memoryview]:
+def _blocks(
+    stream: BufferedReader, tensor: StoredTensor, update: Update | None, buffers: _Buffers
+) -> Iterator[memoryview]:
     """The bytes of a tensor as they are to be written. `stream` stands at its first byte."""
     num_bytes = tensor.end - tensor.begin
     if update is None:
         for start in range(0, num_bytes, BLOCK_BYTES):
-            yield memoryview(_read(stream, min(BLOCK_BYTES, num_bytes - start)))
+            yield _read(stream, buffers.take(min(BLOCK_BYTES, num_bytes - start)))
         return
     num_rows = tensor.shape[0] if tensor.shape else 1
     row_bytes = num_bytes // max(1, num_rows)
@@ -128,12 +152,12 @@ def _blocks(stream: BufferedReader, tensor: StoredTensor, update: Update | None)
         factors = factors[0].to(compute), factors[1].to(compute)
     for first in range(0, num_rows, rows_per_block):
         rows = slice(first, min(first + rows_per_block, num_rows))
-        raw = _read(stream, (rows.stop - first) * row_bytes)
+        raw = _read(stream, buffers.take((rows.stop - first) * row_bytes))
         block = torch.frombuffer(raw, dtype=dtype).view(rows.stop - first, prod(tensor.shape[1:]))
         block.copy_(_merged(block, rows, update, factors, compute))
         if not torch.stack(torch.aminmax(block)).isfinite().all():  # after the cast: float16 ends at 65504
             raise HandOverError(f"The adapter makes {tensor.name} hold values that are not finite in {tensor.dtype}.")
-        yield memoryview(raw)
+        yield raw
 
 
 def _merged(
@@ -155,8 +179,7 @@ def _merged(
     return merged
 
 
-def _read(stream: BufferedReader, num_bytes: int) -> bytearray:
-    raw = bytearray(num_bytes)
-    if stream.readinto(raw) != num_bytes:
+def _read(stream: BufferedReader, block: memoryview) -> memoryview:
+    if stream.readinto(block) != len(block):
         raise HandOverError(f"{stream.name} became shorter while it was read.")
-    return raw
+    return block

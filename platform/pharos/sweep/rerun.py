@@ -120,7 +120,7 @@ def rerun(
     _refuse_changes(found.shown, ledger.started.digests, staged)
     progress(f"training {found.shown} again, alone, for {wanted} of {max(first)} steps")
     started_s = time.monotonic()
-    plan = ledger.trials[found.trial].plan
+    plan = ledger.record(found.trial).plan
     again = train_alone(staged, plan, num_steps=wanted, watch=watch)
     seconds = time.monotonic() - started_s
     own_difference = None
@@ -233,10 +233,14 @@ def _largest_difference(one: Mapping[int, float], other: Mapping[int, float], st
 def _refuse_changes(trial: str, before: Mapping[str, str], staged: Staged) -> None:
     """Raise DataError where what the trial learned from is not what is there now."""
     now = staged.digests()
-    called = {"data": "its rows have", "base": "its base has", "tokenizer": "its tokenizer has"}
+    called = {
+        "data": "its rows, or how this version of Pharos prepares them, have",
+        "base": "its base has",
+        "tokenizer": "its tokenizer has",
+    }
     for name, what in called.items():
         if name in before and before[name] != now[name]:
             raise DataError(
                 f"{trial}: {what} changed since it was trained: digest of {name} {before[name]}, now {now[name]}. "
-                "Restore the files; another curve would say nothing."
+                "Restore them; another curve would say nothing."
             )

@@ -249,14 +249,14 @@ def test_the_adapter_digest_follows_the_adapter_and_the_base_digest_the_base(
     assert other_base[1] == first[1]
 
 
-def test_memory_holds_one_tensor_not_the_model(tmp_path: Path) -> None:
+def test_memory_holds_some_blocks_whatever_the_size_of_a_tensor(tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    modules = [f"model.layers.{layer}.mlp.up_proj" for layer in range(12)]
-    tensor_bytes = 2048 * 4096 * 2
+    modules = [f"model.layers.{layer}.mlp.up_proj" for layer in range(2)]
+    tensor_bytes = 2048 * 65536 * 2
     save_file(
-        {f"{module}.weight": torch.zeros(4096, 2048, dtype=torch.bfloat16) for module in modules},
+        {f"{module}.weight": torch.zeros(65536, 2048, dtype=torch.bfloat16) for module in modules},
         base / "model.safetensors",
     )
     program = f"""
@@ -270,7 +270,7 @@ def peak_bytes():  # not getrusage: its peak is inherited from the process that 
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
-pair = (torch.ones(2, 2048), torch.ones(4096, 2))
+pair = (torch.ones(2, 2048), torch.ones(65536, 2))
 write_adapter(Path({str(tmp_path / "adapter")!r}), tensors={{module: pair for module in modules}}, r=2, lora_alpha=2,
               lora_dropout=0.0, use_rslora=False, target_modules=modules, base_name="base")
 torch.addmm(torch.zeros(64, 64), torch.ones(64, 64), torch.ones(64, 64))  # what torch sets up once
@@ -283,6 +283,6 @@ print(peak_bytes() - before)
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    # One tensor in bfloat16 and in fp32 is 3 times its bytes; the model is 12 times.
-    assert tensor_bytes < int(result.stdout) < 6 * tensor_bytes
+    # Blocks of 4 MB that wait for the disk; a tensor has 268 MB, and in fp32 twice that.
+    assert int(result.stdout) < 0.6 * tensor_bytes
     shutil.rmtree(tmp_path / "merged")

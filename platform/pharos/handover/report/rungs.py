@@ -32,7 +32,7 @@ class Rung:
 
 
 def rungs_in_sum(decisions: Sequence[ev.RungDecided], metric: str = EVAL_LOSS) -> list[Rung]:
-    """Ascending by clocks."""
+    """Ascending by clocks. metric: what was ranked by, which says whether lower is better."""
     found = []
     by_cost = partial(cost, metric)
     for clocks in sorted({decision.rung for decision in decisions}):
