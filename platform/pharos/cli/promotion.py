@@ -128,7 +128,7 @@ def models(
 
 def _check_reason(reason: str | None) -> None:
     if reason is not None and len(reason) > MAX_REASON:
-        raise UserError(f"--reason has {len(reason)} characters, and tags of MLflow hold {MAX_REASON} of it: shorten it.")
+        raise UserError(f"--reason has {len(reason)} characters, a tag holds {MAX_REASON}: shorten it.")
 
 
 def _options(storage: Path, tracking_uri: str | None) -> list[str]:
