@@ -25,9 +25,12 @@ from pharos.data.prepare import open_prompts, open_split
 from pharos.plan.events import RoundFinished, RungDecided, TrialSeated
 from pharos.plan.result import result_json
 from pharos.plan.trial import BASELINE
+from pharos.spec.identity import spec_digest
 from pharos.spec.load import load_spec
+from pharos.spec.model import SweepSpec
 from pharos.sweep.staging import stage
 from pharos.track.mlflow_client import connect
+from pharos.track.versions import environment_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -220,6 +223,12 @@ def test_the_winner_is_registered_as_candidate_with_its_lineage(finished: Finish
     merged = Path(result["registered"]["source"])
     assert {"model.safetensors", "tokenizer.json", "chat_template.jinja", "config.json"} <= set(names_in(merged))
     assert {"adapter_model.safetensors", "adapter_config.json"} <= set(names_in(merged.parent / "adapter"))
+    assert version.tags["pharos.origin.base"] == "base"
+    assert version.tags["pharos.origin.storage"] == str(finished.place.root / "results")
+    assert re.match(r"git [0-9a-f]{40}|pharos \d", version.tags["pharos.origin.code"])
+    assert (merged.parent / "environment.txt").read_text() == environment_lock()
+    spec = SweepSpec.model_validate_json((merged.parent / "spec.json").read_text())
+    assert spec_digest(spec) == version.tags["pharos.digest.spec"]
 
 
 def test_the_registered_model_and_its_adapter_load_with_plain_libraries_and_answer_alike(

@@ -15,6 +15,7 @@ from pharos.cli.options import STORAGE, SweepStorage, TrackingUri
 from pharos.errors import HandOverError, UserError
 
 REFUSED = HandOverError.exit_code
+MAX_REASON = 1000
 VERSION = re.compile(r"(.+)/(\d+)|(.+)@(.+)")
 
 
@@ -41,6 +42,7 @@ def promote(
         raise UserError("--force needs --reason TEXT: why this model is used although the comparison does not say so.")
     if reason is not None and not force:
         raise UserError("--reason is for --force alone: otherwise the figures are the reason. Leave it out.")
+    _check_reason(reason)
     if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise UserError(f"--margin {margin:g}: it must be more than 0, in units of loss: 0.01 allows 0.01 more.")
     from pharos import console
@@ -71,6 +73,7 @@ def rollback(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Make the previous champion the champion again."""
+    _check_reason(reason)
     from pharos import console
     from pharos.handover.promotion import rollback as run
     from pharos.plan.paths import tracking_uri_of
@@ -121,6 +124,11 @@ def models(
         typer.echo(json.dumps(version.to_json(), indent=2, ensure_ascii=False))
     else:
         console.show_version(version, files=found.artifacts, options=_options(storage, tracking_uri))
+
+
+def _check_reason(reason: str | None) -> None:
+    if reason is not None and len(reason) > MAX_REASON:
+        raise UserError(f"--reason has {len(reason)} characters, a tag holds {MAX_REASON}: shorten it.")
 
 
 def _options(storage: Path, tracking_uri: str | None) -> list[str]:

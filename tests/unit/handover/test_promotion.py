@@ -399,6 +399,7 @@ def test_the_lineage_of_a_version_is_shown_and_given_as_json(models: Models, pha
         (["promote", MODEL, "--reason", "so"], "--reason is for --force alone"),
         (["promote", MODEL, "--margin", "-1"], "--margin -1: it must be more than 0"),
         (["promote", MODEL, "--margin", "nan"], "--margin nan: it must be more than 0"),
+        (["rollback", MODEL, "--reason", "so " * 400], "--reason has 1200 characters"),
         (["promote", "none"], "none: no such registered model"),
         (["rollback", "switch/1"], "Give the model's name alone"),
         (["models", "none"], "none: no such registered model"),

@@ -12,6 +12,7 @@ from pharos.errors import HandOverError
 from pharos.track.mlflow_runs import MlflowRuns
 from pharos.track.model_versions import find_version, version_folder
 from pharos.track.registry import Lineage, RegisteredVersion, register_version
+from pharos.track.versions import digest_of
 
 LINEAGE = Lineage(
     sweep=sweeps.SWEEP,
@@ -81,6 +82,31 @@ def test_a_version_says_where_it_comes_from(tracked: MlflowRuns, merged: Path, a
         "pharos.metric.test_loss": "2.75",
         "pharos.version.torch": "2.13.0",
     }
+
+
+def test_origin_and_files_are_kept_with_the_version_and_its_run(
+    tracked: MlflowRuns, merged: Path, adapter: Path, tmp_path: Path
+) -> None:
+    lock = "torch==2.13.0\n"
+    lineage = replace(LINEAGE, origin={"base": "Qwen/Qwen3", "revision": "ab12"}, files={"environment.txt": lock})
+    register(tracked, merged, adapter, lineage)
+    version = tracked.client.get_model_version_by_alias("docker", "candidate")
+    assert version.tags["pharos.origin.base"] == "Qwen/Qwen3"
+    assert version.tags["pharos.origin.revision"] == "ab12"
+    assert version.tags["pharos.digest.environment"] == digest_of(lock)
+    kept = tracked.client.download_artifacts(str(version.run_id), "environment.txt", str(tmp_path))
+    assert Path(kept).read_text() == lock
+
+
+def test_a_trial_registered_under_another_spec_leaves_the_files_of_its_version_alone(
+    tracked: MlflowRuns, merged: Path, adapter: Path
+) -> None:
+    first = register(tracked, merged, adapter)
+    (merged / "model.safetensors").write_bytes(b"others")
+    second = register(tracked, merged, adapter, replace(LINEAGE, digests={**LINEAGE.digests, "spec": "more"}))
+    assert (first.version, second.version) == ("1", "2")
+    assert first.path is not None
+    assert (first.path / "model.safetensors").read_bytes() == b"weights"
 
 
 def test_registering_again_gives_the_same_version(tracked: MlflowRuns, merged: Path, adapter: Path) -> None:
