@@ -5,7 +5,10 @@
     zero3               one base sharded over two ranks: time and traffic of a clock
     ray_overhead        one pool against a TorchTrainer per trial
     packing             rows packed into sequences against rows padded
+    packs               how full packs are, and how long packing takes
     data_prepare        a million rows prepared, against datasets.map: time and memory
+    compare             pharos compare of 1,000 trials, from the event log and from MLflow
+    evaluation          answers and losses of `pharos eval`, against plain transformers
     quickstart_quality  what the quickstart finds, and in which time
     merge               an adapter merged into a 4 GB base: memory, and time against copying the files
     gpu                 an 8B-shaped model on one GPU
@@ -24,7 +27,20 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("fusion", "single", "zero3", "ray_overhead", "packing", "data_prepare", "quickstart_quality", "merge", "gpu")
+NAMES = (
+    "fusion",
+    "single",
+    "zero3",
+    "ray_overhead",
+    "packing",
+    "packs",
+    "data_prepare",
+    "compare",
+    "evaluation",
+    "quickstart_quality",
+    "merge",
+    "gpu",
+)
 ENVIRONMENT = {
     # Two ranks on two cores: more threads than cores would be slower by an order.
     "OMP_NUM_THREADS": "1",
@@ -47,7 +63,7 @@ def main() -> None:
     from tests.benchmarks.reporting import Options, show, write
 
     command = shlex.join(["python", "tests/benchmarks", *sys.argv[1:]])
-    options = Options(smoke=arguments.smoke, max_steps=arguments.steps, shape=arguments.shape)
+    options = Options(smoke=arguments.smoke, max_steps=arguments.steps, shape=arguments.shape, data=arguments.data)
     for name in arguments.names or NAMES:
         report = importlib.import_module(f"tests.benchmarks.{name}").run(options)
         show(name, report)
@@ -62,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="the cheapest form of each")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of a trial of ray_overhead, quickstart_quality")
     parser.add_argument("--shape", choices=("8b", "tiny"), help="of gpu's model: tiny runs on a CPU too")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="real rows, for packs")
     parser.add_argument("--results", type=Path, metavar="DIR", help="where the JSON goes")
     arguments = parser.parse_args()
     for name in arguments.names:

@@ -25,12 +25,13 @@ Row = Mapping[str, Any]
 class Options:
     """smoke: the cheapest form, whose figures mean nothing. max_steps: steps of a trial, none for the real length.
 
-    shape: of gpu's model; none is the one that the benchmark is about.
+    shape: of gpu's model; none is the one that the benchmark is about. data: a directory of real rows, for packs.
     """
 
     smoke: bool = False
     max_steps: int | None = None
     shape: str | None = None
+    data: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,10 +43,11 @@ class FailingClient:
             if self.is_dead or (is_last and not self.after):
                 self.is_dead = True
                 self.die()
-            answer = found(*arguments, **keywords)
-            if is_last:
-                self.is_dead = True
-                self.die()
-            return answer
+            try:
+                return found(*arguments, **keywords)
+            finally:
+                if is_last:
+                    self.is_dead = True
+                    self.die()
 
         return call

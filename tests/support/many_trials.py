@@ -42,15 +42,17 @@ def many_trials_spec(num_trials: int, *, name: str = "many", num_steps: int = 20
     )
 
 
-def many_trials(spec: SweepSpec, *, steps_told: int | None = None) -> Iterator[list[ev.Event]]:
+def many_trials(
+    spec: SweepSpec, *, num_rounds: int = NUM_ROUNDS, steps_told: int | None = None
+) -> Iterator[list[ev.Event]]:
     """The sweep's events in the segments that the desk writes: a trial's creation, then seats, then rounds of them all.
 
-    Every trial runs its eight rounds in a seat of one pool. steps_told: of the steps of a round, how many its reports
+    Every trial runs its rounds in a seat of one pool. steps_told: of the steps of a round, how many its reports
     hold; none: all.
     """
     assert spec.search is not None
     assert spec.train.max_steps is not None
-    steps_of_round = spec.train.max_steps // NUM_ROUNDS
+    steps_of_round = spec.train.max_steps // num_rounds
     draw = random.Random(0)
     time_s = START_S
     yield [
@@ -77,14 +79,14 @@ def many_trials(spec: SweepSpec, *, steps_told: int | None = None) -> Iterator[l
             ev.TrialSeated(number=number, pool="pool-0", seat=number - first, resumed_step=0, time_s=time_s)
             for number in numbers
         ]
-        for finished in range(1, NUM_ROUNDS + 1):
+        for finished in range(1, num_rounds + 1):
             time_s += ROUND_S
             step = finished * steps_of_round
             told = range(step - (steps_told or steps_of_round) + 1, step + 1)
             batch: list[ev.Event] = [
-                _reported(number, step, told, scores[number] + 1 - finished / NUM_ROUNDS, time_s) for number in numbers
+                _reported(number, step, told, scores[number] + 1 - finished / num_rounds, time_s) for number in numbers
             ]
-            if finished == NUM_ROUNDS:
+            if finished == num_rounds:
                 batch += [_ended(number, step, scores[number], time_s) for number in numbers]
             yield [*batch, _round(first + finished, steps_of_round, len(numbers), time_s)]
     yield [ev.SweepEnded(state="COMPLETED", reason="all trials are done", best=None, time_s=time_s)]

@@ -81,6 +81,22 @@ def test_merge_is_pefts_merge_and_reaches_its_targets_in_small(tmp_path: Path) -
     assert record["tables"][0]["rows"][0]["peak GB"] < 1.6
 
 
+def test_evaluation_gives_the_answers_and_losses_of_plain_transformers(tmp_path: Path) -> None:
+    record = measured("evaluation", tmp_path)
+    assert_whole(record)
+    assert record["quality"]["same answers"] is True
+    assert record["quality"]["largest difference of a loss"] < 1e-5
+    assert all(row["ratio"] > 0 for table in record["tables"] for row in table["rows"])
+
+
+@pytest.mark.slow
+def test_compare_finds_the_same_trials_in_the_log_and_in_mlflow(tmp_path: Path) -> None:
+    record = measured("compare", tmp_path)
+    assert_whole(record)
+    assert record["quality"]["same leaderboard from the log and from MLflow"] is True
+    assert all(row["median"] > 0 for row in record["tables"][0]["rows"])
+
+
 @pytest.mark.slow
 def test_zero3_gathers_as_much_for_eight_seats_as_for_one(tmp_path: Path) -> None:
     record = measured("zero3", tmp_path)
@@ -88,3 +104,22 @@ def test_zero3_gathers_as_much_for_eight_seats_as_for_one(tmp_path: Path) -> Non
     (row,) = record["tables"][0]["rows"]
     assert row["MB gathered K=1"] == row["MB gathered K=8"] > 0
     assert all(target["met"] for target in record["targets"])
+
+
+def test_packs_are_timed_and_their_fill_is_told(tmp_path: Path) -> None:
+    record = measured("packs", tmp_path)
+    assert_whole(record)
+    assert all(0.8 < row["fill by best-fit alone"] <= row["fill"] <= 1 for row in record["tables"][0]["rows"])
+
+
+def test_the_fill_of_real_rows_stands_beside_the_best_possible(tmp_path: Path) -> None:
+    words = [f"word{n % 97} " * (n % 41 + 3) for n in range(120)]
+    questions = [json.dumps({"question": text, "answer": text}) for text in words]
+    (tmp_path / "gsm8k_train.jsonl").write_text("\n".join(questions))
+    turns = [[{"value": text}, {"value": text}] for text in words]
+    (tmp_path / "conversations_fastchat.json").write_text(json.dumps([{"conversations": turn} for turn in turns]))
+    record = measured("packs", tmp_path, data=tmp_path)
+    assert_whole(record)
+    assert len(record["tables"][1]["rows"]) == 8
+    for row in record["tables"][1]["rows"]:
+        assert max(row["by best-fit"], row["by exact filling"]) == row["fill"] <= row["best possible"] <= 1

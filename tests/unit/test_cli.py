@@ -345,7 +345,7 @@ def test_a_sweep_of_the_same_name_with_another_spec_is_refused_with_the_differen
 def test_help_tells_each_verb_and_each_option_with_its_default(pharos: Pharos) -> None:
     code, out, _ = pharos("--help")
     assert code == 0
-    for verb in ("plan", "sweep", "train", "version"):
+    for verb in ("plan", "report", "sweep", "train", "version"):
         assert f"│ {verb} " in out
         assert pharos(verb, "--help")[0] == 0
     _, out, _ = pharos("sweep", "-h")

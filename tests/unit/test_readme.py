@@ -40,8 +40,13 @@ RUN_BY = {
     "make test": "tests/unit/test_readme.py::test_make_has_the_targets",
     "make bench": "tests/unit/test_readme.py::test_make_has_the_targets",
     "pharos --help": "tests/unit/test_rooms.py::test_help_loads_no_heavy_library",
+    "pharos compare": "tests/unit/cli/test_compare.py::test_the_readmes_commands_run",
     "pharos data check": "tests/unit/data/test_check_verb.py::test_the_readme_shows_what_is_printed",
     "pharos plan": "tests/unit/test_readme.py::test_every_pharos_command_parses_and_plans",
+    "pharos report": (
+        "tests/unit/handover/report/test_report_verb.py::"
+        "test_it_writes_the_page_of_a_finished_sweep_and_says_where_it_is"
+    ),
     "pharos sweep": "tests/integration/test_sweep.py::test_every_trial_ends_once_under_its_number",
     "pharos sweep search_spaces/quickstart.yaml --set search.num_trials": (
         "tests/integration/test_sweep.py::test_more_trials_extend_a_finished_sweep_and_only_they_run"
@@ -49,7 +54,19 @@ RUN_BY = {
     "pharos sweep search_spaces/llama-8b-five-dimensions.yaml --address": (
         "tests/integration/test_cluster.py::test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token"
     ),
+    "pharos ui": (
+        "tests/integration/test_compare.py::test_ui_serves_the_store_until_it_is_stopped_and_leaves_no_process"
+    ),
     "pharos train": "tests/integration/test_train.py::test_it_trains_the_files_own_values_in_one_seat_over_all_workers",
+    "pharos eval": "tests/unit/cli/test_use.py::test_eval_prints_a_table_and_leaves_its_files",
+    "printf": "tests/unit/cli/test_use.py::test_chat_answers_the_lines_of_a_pipe",
+    "pharos promote": (
+        "tests/unit/handover/test_promotion.py::test_the_verbs_say_what_came_of_it_and_what_to_type_next"
+    ),
+    "pharos rollback": (
+        "tests/unit/handover/test_promotion.py::test_the_verbs_say_what_came_of_it_and_what_to_type_next"
+    ),
+    "pharos models": "tests/unit/handover/test_promotion.py::test_the_lineage_of_a_version_is_shown_and_given_as_json",
     "pharos merge": "tests/unit/handover/test_export.py::test_the_verbs_say_what_where_and_what_next",
     "pharos export": "tests/unit/handover/test_export.py::test_the_verbs_say_what_where_and_what_next",
     "pharos rerun": "tests/unit/sweep/test_rerun.py::test_the_verb_shows_both_curves_and_its_exit_code_is_the_verdict",

@@ -18,7 +18,7 @@ from pharos.errors import PharosError
 __all__ = ["app", "compare", "data", "export", "main", "promotion", "report", "rerun", "sweeps", "use"]
 
 
-@app.command()
+@app.command(rich_help_panel="Pharos")
 def version() -> None:
     """Print the version."""
     typer.echo(f"pharos {__version__}")

@@ -13,28 +13,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import COMPARE, app
+from pharos.cli.options import STORAGE, SweepStorage
 from pharos.errors import TrackingError, UserError
-from pharos.spec.model import SweepSpec
 
 if TYPE_CHECKING:
     from pharos.plan.comparison import ComparedSweep
 
-DEFAULT_STORAGE = Path(SweepSpec.model_fields["storage"].default)
 NUM_SHOWN = 20
 """Trials that the table shows unless --top says otherwise; JSON and CSV have all."""
 PIPED_WIDTH = 160
 
-SweepStorage = Annotated[Path, typer.Option(help="Directory that holds the sweeps.")]
 
-
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def compare(
     sweeps: Annotated[
         list[str],
         typer.Argument(metavar="SWEEP...", help="Names of sweeps, or their directories.", show_default=False),
     ],
-    storage: SweepStorage = DEFAULT_STORAGE,
+    storage: SweepStorage = STORAGE,
     tracking_uri: Annotated[
         str | None, typer.Option(help="Read the sweeps of these names from this MLflow store alone, without a log.")
     ] = None,
@@ -58,7 +55,8 @@ def compare(
 
     if as_json and as_csv:
         raise UserError("--json and --csv are two forms of the same: give one of them.")
-    comparison = side_by_side([_read(sweep, storage, tracking_uri) for sweep in dict.fromkeys(sweeps)])
+    read = [_read(sweep, storage, tracking_uri) for sweep in dict.fromkeys(sweeps)]
+    comparison = side_by_side(list({(sweep.label, sweep.source): sweep for sweep in read}.values()))
     wanted = wanted_trials(comparison, filters=filters or (), sort=sort)
     shown_at_most = top if top is not None or as_json or as_csv else NUM_SHOWN
     shown = wanted_trials(comparison, filters=filters or (), sort=sort, top=shown_at_most)
@@ -88,9 +86,9 @@ def compare(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def ui(
-    storage: SweepStorage = DEFAULT_STORAGE,
+    storage: SweepStorage = STORAGE,
     tracking_uri: Annotated[
         str | None, typer.Option(help="MLflow store to look at (default: the SQLite file in the storage).")
     ] = None,
@@ -138,14 +136,21 @@ def _read(sweep: str, storage: Path, tracking_uri: str | None) -> ComparedSweep:
 
 
 def _next_steps(sweeps: tuple[ComparedSweep, ...], storage: Path, tracking_uri: str | None) -> list[str]:
-    """Curves of every trial in MLflow, then what becomes of a winner; a sweep that is not done goes on first."""
+    """A sweep that is not done goes on first; then curves of every trial, and what becomes of a winner."""
     place = ["--tracking-uri", tracking_uri] if tracking_uri else []
-    if not tracking_uri and storage != DEFAULT_STORAGE:
+    if not tracking_uri and storage != STORAGE:
         place = ["--storage", str(storage)]
-    steps = [shlex.join(["pharos", "ui", *place]) + "   every trial's curves, in MLflow"]
-    models = dict.fromkeys(sweep.model for sweep in sweeps if sweep.model)
-    steps += [shlex.join(["pharos", "promote", model, *place]) + "   put its candidate into use" for model in models]
     open_ones = [sweep.label for sweep in sweeps if sweep.state == "RUNNING"]
-    if open_ones:
-        steps.insert(0, f"pharos sweep SPEC   goes on with {', '.join(open_ones)}, unless it runs now")
-    return steps
+    steps = [f"pharos sweep SPEC   goes on with {', '.join(open_ones)}, unless it runs now"] if open_ones else []
+    if tracking_uri is None:
+        commands = [_report_command(Path(sweep.source), storage, place) for sweep in sweeps]
+        steps += [f"{command}   curves and seats on a page" for command in commands]
+    steps.append(shlex.join(["pharos", "ui", *place]) + "   every run, in MLflow")
+    models = dict.fromkeys(sweep.model for sweep in sweeps if sweep.model)
+    return steps + [shlex.join(["pharos", "promote", name, *place]) + "   put its candidate to use" for name in models]
+
+
+def _report_command(directory: Path, storage: Path, place: list[str]) -> str:
+    """By name where the sweep lies in the storage, by its directory elsewhere."""
+    by_name = [directory.name, *place] if directory.parent == storage.absolute() else [str(directory)]
+    return shlex.join(["pharos", "report", *by_name])

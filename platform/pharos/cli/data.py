@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import TRAIN, app
 from pharos.cli.options import Overrides, load, places_of
 from pharos.errors import UserError
 from pharos.spec.model import SweepSpec
 
 data_app = typer.Typer(name="data", help="Look at rows before anything is trained on them.", no_args_is_help=True)
-app.add_typer(data_app)
+app.add_typer(data_app, rich_help_panel=TRAIN)
 
 
 @data_app.command("check")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import USE, app
 from pharos.cli.options import STORAGE, SweepStorage
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ Base = Annotated[
 Registry = Annotated[str | None, typer.Option(help="MLflow tracking URI (default: SQLite in the storage).")]
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def merge(
     adapter: Annotated[
         str,
@@ -39,7 +39,7 @@ def merge(
     _say(done)
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=USE)
 def export_model(
     model: Annotated[
         str,

@@ -10,16 +10,15 @@ from typing import Annotated
 
 import typer
 
-from pharos.cli.app import app
-from pharos.cli.options import TrackingUri
+from pharos.cli.app import USE, app
+from pharos.cli.options import STORAGE, SweepStorage, TrackingUri
 from pharos.errors import HandOverError, UserError
 
 REFUSED = HandOverError.exit_code
-StorageDir = Annotated[Path, typer.Option(help="Directory of the sweeps' state.")]
 VERSION = re.compile(r"(.+)/(\d+)|(.+)@(.+)")
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def promote(
     model: Annotated[
         str,
@@ -27,16 +26,14 @@ def promote(
     ],
     margin: Annotated[
         float | None,
-        typer.Option(
-            metavar="LOSS", help="How much worse a candidate may be, in test loss (default: it must be better)."
-        ),
+        typer.Option(metavar="LOSS", help="How much worse it may be, in test loss (default: it must be better)."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Promote whatever the comparison says. Needs --reason.")
     ] = False,
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why it is forced: recorded.")] = None,
     base: Annotated[Path | None, typer.Option(help="The original base's directory, if it has moved.")] = None,
-    storage: StorageDir = Path("pharos-results"),
+    storage: SweepStorage = STORAGE,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Make a version the champion: checked, and better on test rows than the one in use. Exit code 1: it is not."""
@@ -66,11 +63,11 @@ def promote(
         raise typer.Exit(REFUSED)
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def rollback(
     model: Annotated[str, typer.Argument(metavar="NAME", help="The registered model.", show_default=False)],
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why: recorded.")] = None,
-    storage: StorageDir = Path("pharos-results"),
+    storage: SweepStorage = STORAGE,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Make the previous champion the champion again."""
@@ -90,17 +87,17 @@ def rollback(
     console.show_rollback(outcome, options=_options(storage, tracking_uri))
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def models(
     model: Annotated[
         str | None,
         typer.Argument(metavar="[NAME]", help="NAME, or NAME/3 or NAME@ALIAS for all that a version comes from."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    storage: StorageDir = Path("pharos-results"),
+    storage: SweepStorage = STORAGE,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """List registered models: versions, aliases, metrics, who promoted them and why; of one version its origin."""
+    """List registered models: versions, aliases, metrics, who promoted them and why; of one version its lineage."""
     from pharos import console
     from pharos.plan.paths import tracking_uri_of
     from pharos.track.model_list import list_models
@@ -128,5 +125,5 @@ def models(
 
 def _options(storage: Path, tracking_uri: str | None) -> list[str]:
     """What has to be typed again in the commands that are suggested."""
-    options = [] if storage == Path("pharos-results").absolute() else ["--storage", str(storage)]
+    options = [] if storage == STORAGE.absolute() else ["--storage", str(storage)]
     return options + ([] if tracking_uri is None else ["--tracking-uri", tracking_uri])

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import COMPARE, app
 from pharos.cli.options import STORAGE, SweepName, SweepStorage
 
 
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def report(
     sweep: SweepName,
     storage: SweepStorage = STORAGE,

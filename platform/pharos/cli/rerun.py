@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import COMPARE, app
 from pharos.cli.options import STORAGE, SweepStorage
 
 if TYPE_CHECKING:
     from pharos.sweep.rerun import Rerun
 
 
-@app.command()
+@app.command(rich_help_panel=COMPARE)
 def rerun(
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial of a sweep: NAME-0007.", show_default=False)],
     storage: SweepStorage = STORAGE,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import TRAIN, app
 from pharos.cli.options import Address, DashboardPort, Overrides, SpecPath, Storage, TrackingUri, load, places_of
 from pharos.spec.model import SweepSpec
 
@@ -18,7 +18,7 @@ INTERRUPTED = 130
 """Exit code of a sweep that was interrupted, as a shell reports SIGINT."""
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def plan(
     spec: SpecPath,
     overrides: Overrides = None,
@@ -35,7 +35,7 @@ def plan(
         console.show_plan(outlook(loaded, root=spec.absolute().parent), loaded)
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def sweep(
     spec: SpecPath,
     overrides: Overrides = None,
@@ -50,7 +50,7 @@ def sweep(
         _run(loaded, spec, address, dashboard_port)
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def train(
     spec: SpecPath,
     overrides: Overrides = None,

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from pharos.cli.app import app
+from pharos.cli.app import USE, app
+from pharos.cli.options import STORAGE, SweepStorage
 
 Model = Annotated[
     str,
@@ -20,7 +21,6 @@ Model = Annotated[
         show_default=False,
     ),
 ]
-ModelStorage = Annotated[Path, typer.Option("--storage", help="Directory of the sweeps' state.")]
 Registry = Annotated[
     str | None, typer.Option("--tracking-uri", help="MLflow of the registry (default: SQLite in the storage).")
 ]
@@ -28,10 +28,9 @@ Base = Annotated[Path | None, typer.Option(help="Directory of the base, of an ad
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: bfloat16 on a GPU, float32 on a CPU.")
 ]
-STORAGE = Path("pharos-results")
 
 
-@app.command("eval")
+@app.command("eval", rich_help_panel=USE)
 def evaluate(
     model: Model,
     data: Annotated[
@@ -43,7 +42,7 @@ def evaluate(
             show_default=False,
         ),
     ],
-    storage: ModelStorage = STORAGE,
+    storage: SweepStorage = STORAGE,
     tracking_uri: Registry = None,
     base: Base = None,
     template: Annotated[str | None, typer.Option(help="As data.template (default: the model's own).")] = None,
@@ -103,7 +102,7 @@ def evaluate(
             typer.echo("No answers were generated: these rows hold no questions, only what follows them.")
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def chat(
     model: Model,
     against: Annotated[
@@ -114,7 +113,7 @@ def chat(
     temperature: Annotated[float | None, typer.Option(min=0.0, help="0: greedy (default: the model's own).")] = None,
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Default: the model's own.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Where answers are drawn: draw the same again.")] = None,
-    storage: ModelStorage = STORAGE,
+    storage: SweepStorage = STORAGE,
     tracking_uri: Registry = None,
     base: Base = None,
     dtype: Dtype = "auto",

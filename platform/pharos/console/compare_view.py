@@ -81,12 +81,12 @@ def _leaderboard(comparison: Comparison, trials: Sequence[ComparedTrial], *, is_
     for name in columns:
         table.add_column(name, justify="left" if name in left else "right", no_wrap=name != "chosen")
     for trial in trials:
-        cells = _cells(trial)
+        cells = _cells(trial, comparison.metric)
         table.add_row(*(cells["metric" if name == comparison.metric else name] for name in columns))
     return table
 
 
-def _cells(trial: ComparedTrial) -> dict[str, Text]:
+def _cells(trial: ComparedTrial, metric: str) -> dict[str, Text]:
     facts = trial.facts
     style = "bold green" if trial.is_winner else "cyan" if trial.is_baseline else ""
     chosen = ("baseline: " if trial.is_baseline else "") + words.params(facts.params)
@@ -94,7 +94,7 @@ def _cells(trial: ComparedTrial) -> dict[str, Text]:
         "rank": Text(words.NOTHING if trial.rank is None else str(trial.rank)),
         "sweep": Text(trial.sweep, style="dim"),
         "trial": Text(words.short_trial(facts.number), style=style),
-        "metric": Text(words.score(facts.score), style=style),
+        "metric": Text(words.metric(metric, facts.score), style=style),
         "to the baseline": Text(words.NOTHING if trial.difference is None else f"{trial.difference:+.4f}"),
         "over seeds": Text(words.NOTHING if trial.repeated is None else _over_seeds(trial.repeated, trial.num_repeats)),
         "state": Text(facts.state, style="dim"),

@@ -1,19 +1,22 @@
-"""Registered models for a person: versions, the lineage of one, and what a promotion or a roll-back came to."""
+"""Registered models for a person: their versions, the lineage of one, what a promotion or a roll-back came to."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pharos.plan import words
-from pharos.plan.promotion import Outcome
 from pharos.plan.registered import ListedModel, ListedVersion
 from pharos.plan.trial import trial_name
+
+if TYPE_CHECKING:
+    from pharos.plan.promotion import Outcome
 
 ALIAS_STYLES = {"champion": "bold green", "candidate": "cyan"}
 METRICS_SHOWN = ("eval_loss", "test_loss", "test_exact_match")
@@ -42,7 +45,7 @@ def show_promotion(outcome: Outcome, *, options: Sequence[str] = (), console: Co
         _next(
             console,
             options,
-            ("accept a little more", ["promote", f"{outcome.model}/{outcome.version}", "--margin", "0.02"]),
+            ("not worse by", ["promote", f"{outcome.model}/{outcome.version}", "--margin", "LOSS"]),
             ("all the same", ["promote", f"{outcome.model}/{outcome.version}", "--force", "--reason", "TEXT"]),
         )
         return
@@ -89,6 +92,11 @@ def show_models(
             console.print("", Text("moves of the champion, the last first", style="dim"), sep="\n")
             for move in reversed(model.moves):
                 console.print(_move(move), soft_wrap=True)
+        for version in model.versions:
+            if "champion" in version.aliases and not is_detailed:
+                console.print(
+                    Text(f"champion since {_promoted(version) or 'an unknown time'}", style="dim"), soft_wrap=True
+                )
         for text in model.under_way:
             console.print(Text(text, style="yellow"), soft_wrap=True)
         console.print()
@@ -119,7 +127,7 @@ def show_version(
         "trial": trial or "",
         "sweep": version.sweep or "",
         "storage": origin.get("storage", ""),
-        "metrics": ", ".join(f"{name} {words.metric(name, value)}" for name, value in version.metrics.items()),
+        "metrics": ", ".join(f"{name} {_measured(name, value)}" for name, value in version.metrics.items()),
         "base": origin.get("base", "") + revision,
         "base lies in": origin.get("base_directory", ""),
         **{f"{name} digest": digests[name] for name in DIGESTS if name in digests},
@@ -136,7 +144,7 @@ def show_version(
         console,
         options,
         *([("train again", ["rerun", trial])] if trial else []),
-        ("evaluate", ["eval", reference, "ROWS.jsonl"]),
+        ("evaluate", ["eval", reference, f"{version.sweep}:test" if version.sweep else "ROWS.jsonl"]),
         ("talk to it", ["chat", reference]),
         ("promote", ["promote", reference]),
     )
@@ -145,12 +153,12 @@ def show_version(
 def _versions(model: ListedModel) -> Table:
     names = [name for name in METRICS_SHOWN if any(name in version.metrics for version in model.versions)]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("version", justify="right")
+    table.add_column("version", justify="right", no_wrap=True)
     table.add_column("aliases")
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("trial", "registered", "promoted"):
-        table.add_column(name, no_wrap=name == "registered", overflow="fold")
+        table.add_column(name.removeprefix("test_exact_"), justify="right", no_wrap=True)
+    table.add_column("trial", no_wrap=True)
+    table.add_column("registered", no_wrap=True)
     for version in model.versions:
         trial = "" if version.sweep is None or version.trial is None else trial_name(version.sweep, version.trial)
         state = "" if version.status == "READY" else f" ({version.status.lower()})"
@@ -159,8 +167,7 @@ def _versions(model: ListedModel) -> Table:
             _aliases(version.aliases),
             *(words.metric(name, version.metrics.get(name)) for name in names),
             trial or words.NOTHING,
-            version.created,
-            _promoted(version) or words.NOTHING,
+            version.created[:16].replace("T", " "),
         )
     return table
 
@@ -168,6 +175,10 @@ def _versions(model: ListedModel) -> Table:
 def _aliases(aliases: Sequence[str]) -> Text:
     parts = [Text(alias, style=ALIAS_STYLES.get(alias, "")) for alias in aliases]
     return Text(" ").join(parts) if parts else Text(words.NOTHING, style="dim")
+
+
+def _measured(name: str, value: float) -> str:
+    return f"{value:.2g}" if name == "parity" else words.metric(name, value)
 
 
 def _promoted(version: ListedVersion) -> str:

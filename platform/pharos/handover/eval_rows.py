@@ -22,7 +22,7 @@ from pharos.data.template import read_chat_template
 from pharos.errors import DataError, ModelError, UserError
 from pharos.handover.references import FoundModel, base_of_sweep, sweep_directory
 from pharos.model.base_files import read_config
-from pharos.plan.exchange import Split
+from pharos.plan.exchange import HeldOut
 from pharos.plan.ledger import Ledger
 from pharos.plan.paths import SweepPaths
 from pharos.spec.load import load_spec
@@ -64,7 +64,7 @@ def eval_rows(data: str, found: FoundModel, *, storage: Path, wishes: Wishes) ->
         raise DataError(f"DATA={data} is a sweep file. Say which rows of it: {data}:test or {data}:eval.")
     if named is None or is_hub_id(data) or is_uri(data) or Path(data).exists():
         return _of_file(data, found, wishes)
-    name, split = named[1], cast(Split, named[2])
+    name, split = named[1], cast(HeldOut, named[2])
     if Path(name).suffix in (".yaml", ".yml"):
         return _of_spec(data, Path(name), split, found, wishes)
     directory = sweep_directory(name, storage)
@@ -93,7 +93,7 @@ def _of_file(data: str, found: FoundModel, wishes: Wishes) -> EvalRows:
     return EvalRows(shown=data, held_out=rows, asked=not rows.is_text)
 
 
-def _of_spec(data: str, path: Path, split: Split, found: FoundModel, wishes: Wishes) -> EvalRows:
+def _of_spec(data: str, path: Path, split: HeldOut, found: FoundModel, wishes: Wishes) -> EvalRows:
     """A split of a sweep file, made anew: also for a model with another tokenizer or template."""
     spec: SweepSpec = load_spec(path)
     limit = spec.data.max_test_rows if split == "test" else spec.data.max_eval_rows
@@ -109,7 +109,7 @@ def _of_spec(data: str, path: Path, split: Split, found: FoundModel, wishes: Wis
     return EvalRows(shown=data, held_out=rows, max_new_tokens=spec.test.max_new_tokens, asked=not rows.is_text)
 
 
-def _of_sweep(data: str, directory: Path, split: Split, found: FoundModel, storage: Path, wishes: Wishes) -> EvalRows:
+def _of_sweep(data: str, directory: Path, split: HeldOut, found: FoundModel, storage: Path, wishes: Wishes) -> EvalRows:
     """The prepared rows of a sweep, token by token those that its own figures were computed on."""
     instead = f"Name the sweep's file instead, as in sweep.yaml:{split}"
     for option, value in (("--template", wishes.template), ("--max-length", wishes.max_length)):
@@ -141,10 +141,12 @@ def _of_sweep(data: str, directory: Path, split: Split, found: FoundModel, stora
 
 
 def _prepared_rows(
-    data: str, directory: Path, split: Split, max_rows: int | None, notes: tuple[str, ...]
+    data: str, directory: Path, split: HeldOut, max_rows: int | None, notes: tuple[str, ...]
 ) -> HeldOutRows:
     prepared, rows = load_prepared(directory), open_split(directory, split)
-    prompts, references = open_prompts(directory) if split == "test" else ([], [])
+    # Rows that an earlier version prepared have prompts for test alone.
+    has_prompts = (directory / f"{split}_prompts.arrow").is_file()
+    prompts, references = open_prompts(directory, split) if has_prompts else ([], [])
     count = len(rows) if max_rows is None else min(len(rows), max_rows)
     return HeldOutRows(
         rows=first_rows(rows, count),

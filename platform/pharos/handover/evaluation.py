@@ -19,8 +19,8 @@ from typing import Any
 from pharos.errors import StorageError
 from pharos.handover.eval_rows import EvalRows
 from pharos.handover.open_model import OpenModel
-from pharos.handover.scores import ScoredAnswers, score_answers
 from pharos.model.generate import generate_answers
+from pharos.model.scores import ScoredAnswers, score_answers
 from pharos.train.row_losses import RowLosses, row_losses
 
 METRICS, GENERATIONS = "metrics.json", "generations.jsonl"

@@ -5,7 +5,8 @@ A reference is read in this order:
 1. `models:/NAME@ALIAS` or `models:/NAME/3`, as MLflow writes it: always the registry.
 2. A directory that is there: a merged model or a base, or an adapter with its base. `./NAME/3` is always this.
 3. `NAME@ALIAS`, or `NAME/3` with no other slash: a version in the registry.
-4. `SWEEP-0007`, or the path of a sweep's directory and `-0007`: the adapter that a trial has kept, over its base.
+4. `SWEEP-0007`, or the path of a sweep's directory and `-0007`: the adapter that a trial has kept, over its base; a
+   repeat under a further seed is `SWEEP-0007-seed2`.
 5. `builtin:tiny`: the built-in base, as a sweep has built it in this storage.
 """
 
@@ -22,14 +23,14 @@ from pharos.model.base_files import read_json_object
 from pharos.model.facts import directory_digest
 from pharos.plan.ledger import Ledger, TrialRecord
 from pharos.plan.paths import tracking_uri_of
-from pharos.plan.trial import trial_name
+from pharos.plan.trial import Repeat, trial_name
 from pharos.track.event_log import EventLog
 from pharos.track.model_versions import FoundVersion, find_version, version_folder
 
 REGISTRY_URI = "models:/"
 ALIAS = re.compile(r"([^@/]+)@([^@/]+)")
 VERSION = re.compile(r"([^@/]+)/(\d+)")
-TRIAL = re.compile(r"(.+)-(\d{4,})")
+TRIAL = re.compile(r"(.+?)-(\d{4,})(?:-seed(\d+))?")
 CHAT_TEMPLATE = "chat_template.jinja"
 FORMS = "NAME@ALIAS, NAME/3, SWEEP-0007, a directory of a model, or one of an adapter with --base"
 
@@ -92,7 +93,10 @@ def find_model(
     if trial := TRIAL.fullmatch(reference):
         sweep_dir = sweep_directory(trial[1], storage)
         if sweep_dir is not None:
-            return _of_trial(sweep_dir, int(trial[2]), storage, base)
+            number = int(trial[2])
+            if trial[3] is not None:
+                number = Repeat(of=number, seed=int(trial[3])).number
+            return _of_trial(sweep_dir, number, storage, base)
     raise ModelError(f"{reference}: no such model. Write {FORMS}.{_nearest(reference, storage)}")
 
 
@@ -133,12 +137,15 @@ def _in_directory(reference: str, directory: Path, base: Path | None) -> FoundMo
         raise ModelError(f"{reference} is an adapter, and where its base lies is not known: {reason}. Give --base.")
     model_dir = (base or Path(str(named))).absolute()
     _check(str(model_dir), model_dir)
-    template = directory / CHAT_TEMPLATE
+    template: Path | None = directory / CHAT_TEMPLATE
+    sweep_dir = directory.parents[2] if len(directory.parents) > 2 else directory  # of <sweep>/trials/0007/step-000050
+    if (sweep_dir / "events").is_dir():
+        template = _template_of(sweep_dir, _ledger(sweep_dir))
     return FoundModel(
         shown=shown,
         model_dir=model_dir,
         adapter_dir=directory,
-        chat_template=template if template.is_file() else None,
+        chat_template=template if template is not None and template.is_file() else None,
     )
 
 
@@ -156,25 +163,33 @@ def _of_trial(sweep_dir: Path, number: int, storage: Path, base: Path | None) ->
     ledger = _ledger(sweep_dir)
     sweep = ledger.started.sweep if ledger.started else sweep_dir.name
     shown = trial_name(sweep, number)
-    if number not in ledger.trials:
+    trial = (ledger.trials | ledger.repeats).get(number)
+    if trial is None:
         numbers = sorted(ledger.trials)
         there = f"{trial_name(sweep, numbers[0])} to {trial_name(sweep, numbers[-1])}" if numbers else "no trial yet"
-        raise ModelError(f"{shown}: {sweep} has no trial {number}. There is {there}.")
-    adapter_dir = _kept_adapter(sweep_dir, ledger.trials[number], shown)
+        raise ModelError(f"{shown}: {sweep} has no such trial. There is {there}.")
+    adapter_dir = _kept_adapter(sweep_dir, trial, shown)
     digests = ledger.started.digests if ledger.started else {}
     trusts = bool(ledger.started and ledger.started.spec.get("trust_remote_code"))
     places = [base.absolute()] if base else _places(adapter_dir, [sweep_dir.parent, storage])
-    template = sweep_dir.parent / "cache" / digests.get("data", "") / CHAT_TEMPLATE
+    template = _template_of(sweep_dir, ledger)
     return FoundModel(
         shown=shown,
         model_dir=_base_of_trial(shown, places, digests.get("base"), trust_remote_code=trusts),
         adapter_dir=adapter_dir,
-        chat_template=template if template.is_file() else None,
+        chat_template=template,
         sweep_dir=sweep_dir,
         sweep=sweep,
         trial=number,
         trust_remote_code=trusts,
     )
+
+
+def _template_of(sweep_dir: Path, ledger: Ledger) -> Path | None:
+    """The file of the template that a sweep's rows were written with, none where it is the base's own."""
+    digest = ledger.started.digests.get("data", "") if ledger.started else ""
+    template = sweep_dir.parent / "cache" / digest / CHAT_TEMPLATE
+    return template if template.is_file() else None
 
 
 def _kept_adapter(sweep_dir: Path, trial: TrialRecord, shown: str) -> Path:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, isfinite
+from math import isfinite
 from typing import Any
 
 from pharos.errors import UserError
 from pharos.plan.hyperparameters import Params, dotted
 from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.metrics import cost, is_higher_better, place
 from pharos.plan.paired import PairedDifference, paired_difference
 from pharos.plan.seat_time import SeatTime
 from pharos.plan.trial import BASELINE, TrialState, repeat_of, trial_name
@@ -26,7 +27,8 @@ class TrialFacts:
     """What a store says of one trial of the search, or of a repeat of one.
 
     hyperparameters: all of them by dotted field, those that are set. score: finite or none, at best_step. steps: run,
-    of num_steps at full length. seat_s: seconds in a seat. What a store does not know is none.
+    of num_steps at full length. seat_s: seconds in a seat. best_loss: eval_loss at best_step, which tells equal shares
+    of right answers apart. What a store does not know is none.
     """
 
     number: int
@@ -41,6 +43,7 @@ class TrialFacts:
     num_tokens: int
     clocks: int | None
     seat_s: float | None
+    best_loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,8 @@ class ComparedTrial:
 
     rank: from 1, by score, over all sweeps that are compared. cost_share: of all clocks that its sweep trained, the
     repeats among them. difference: of its score to its own sweep's baseline. repeated: the same over further seeds,
-    paired by seed; none where it was not repeated, and for the baseline.
+    paired by seed; none where it was not repeated, and for the baseline. probability_better: that it is better than the
+    baseline, by these.
     """
 
     sweep: str
@@ -59,6 +63,7 @@ class ComparedTrial:
     cost_share: float | None
     difference: float | None
     repeated: PairedDifference | None
+    probability_better: float | None
     num_repeats: int
     rank: int | None = None
 
@@ -87,8 +92,12 @@ class ComparedSweep:
     repeats_share: float = 0.0
 
     def scored(self) -> list[tuple[Params, float]]:
-        """Searched values and score of every trial that has one."""
-        return [(trial.facts.params, trial.facts.score) for trial in self.trials if trial.facts.score is not None]
+        """Searched values of every trial that has a score, and the score, turned so that lower is better."""
+        return [
+            (trial.facts.params, cost(self.metric, trial.facts.score))
+            for trial in self.trials
+            if trial.facts.score is not None
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,22 +138,27 @@ def with_trials(sweep: ComparedSweep, facts: Iterable[TrialFacts]) -> ComparedSw
             repeats.setdefault(repeat.of, {})[repeat.seed] = one.score
     clocks = _sum(one.clocks for one in by_number.values())
     baseline = by_number.get(BASELINE)
-    trials = tuple(
-        ComparedTrial(
-            sweep=sweep.label,
-            name=trial_name(sweep.label, one.number),
-            facts=one,
-            is_winner=one.number == sweep.winner,
-            cost_share=one.clocks / clocks if clocks and one.clocks is not None else None,
-            difference=_difference(one.score, baseline.score if baseline else None),
-            repeated=None if one is baseline else _repeated(repeats.get(one.number, {}), repeats.get(BASELINE, {})),
-            num_repeats=len(repeats.get(one.number, {})),
+    trials = []
+    for one in by_number.values():
+        if repeat_of(one.number) is not None:
+            continue
+        own = repeats.get(one.number, {})
+        repeated = None if one is baseline else _repeated(own, repeats.get(BASELINE, {}))
+        trials.append(
+            ComparedTrial(
+                sweep=sweep.label,
+                name=trial_name(sweep.label, one.number),
+                facts=one,
+                is_winner=one.number == sweep.winner,
+                cost_share=one.clocks / clocks if clocks and one.clocks is not None else None,
+                difference=_difference(one.score, baseline.score if baseline else None),
+                repeated=repeated,
+                probability_better=_probability_better(repeated, sweep.metric),
+                num_repeats=len(own),
+            )
         )
-        for one in by_number.values()
-        if repeat_of(one.number) is None
-    )
     of_repeats = _sum(one.clocks for one in by_number.values() if repeat_of(one.number) is not None)
-    return replace(sweep, trials=trials, repeats_share=of_repeats / clocks if clocks and of_repeats else 0.0)
+    return replace(sweep, trials=tuple(trials), repeats_share=of_repeats / clocks if clocks and of_repeats else 0.0)
 
 
 def side_by_side(sweeps: Sequence[ComparedSweep]) -> Comparison:
@@ -161,11 +175,12 @@ def side_by_side(sweeps: Sequence[ComparedSweep]) -> Comparison:
         )
     told_apart = tuple(_told_apart(sweep, sweeps) for sweep in sweeps)
     trials = [trial for sweep in told_apart for trial in sweep.trials]
-    ordered = sorted(trials, key=lambda trial: inf if trial.facts.score is None else trial.facts.score)
+    metric = metrics.pop()
+    ordered = sorted(trials, key=lambda trial: _place(trial.facts, metric))
     ranked = tuple(
         trial if trial.facts.score is None else replace(trial, rank=rank) for rank, trial in enumerate(ordered, start=1)
     )
-    return Comparison(metric=metrics.pop(), sweeps=told_apart, trials=ranked)
+    return Comparison(metric=metric, sweeps=told_apart, trials=ranked)
 
 
 def _facts(record: TrialRecord, seat_time: SeatTime | None) -> TrialFacts:
@@ -183,6 +198,7 @@ def _facts(record: TrialRecord, seat_time: SeatTime | None) -> TrialFacts:
         num_tokens=record.num_tokens,
         clocks=record.clocks,
         seat_s=seat_time.seat_s if seat_time else 0.0,
+        best_loss=record.best_loss,
     )
 
 
@@ -207,6 +223,17 @@ def _repeated(ours: Mapping[int, float], theirs: Mapping[int, float]) -> PairedD
     """Over the seeds that both were repeated under."""
     seeds = sorted(set(ours) & set(theirs))
     return paired_difference([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]) if seeds else None
+
+
+def _probability_better(repeated: PairedDifference | None, metric: str) -> float | None:
+    if repeated is None or repeated.probability_below is None:
+        return None
+    return 1 - repeated.probability_below if is_higher_better(metric) else repeated.probability_below
+
+
+def _place(facts: TrialFacts, metric: str) -> tuple[bool, tuple[float, float]]:
+    """What to rank a trial by, lowest first; those without a score come last."""
+    return facts.score is None, place(metric, 0.0 if facts.score is None else facts.score, facts.best_loss)
 
 
 def _told_apart(sweep: ComparedSweep, sweeps: Sequence[ComparedSweep]) -> ComparedSweep:

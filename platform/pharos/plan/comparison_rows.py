@@ -40,7 +40,7 @@ COLUMNS: Mapping[str, Callable[[ComparedTrial], Value]] = {
     "repeated_difference": lambda trial: trial.repeated.mean if trial.repeated else None,
     "repeated_low": lambda trial: trial.repeated.interval[0] if trial.repeated and trial.repeated.interval else None,
     "repeated_high": lambda trial: trial.repeated.interval[1] if trial.repeated and trial.repeated.interval else None,
-    "repeated_probability_better": lambda trial: trial.repeated.probability_below if trial.repeated else None,
+    "repeated_probability_better": lambda trial: trial.probability_better,
 }
 """Columns by name, in the order of a CSV file. Names are never renamed: programs read them."""
 AS_SHOWN = {"best_at": "best_step", "tokens": "num_tokens", "time": "seat_s", "cost": "cost_share"}

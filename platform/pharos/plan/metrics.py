@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf, isnan
 
 EVAL_LOSS = "eval_loss"
-GENERATED = ("exact_match",)
+GENERATED = ("exact_match", "bleu_4", "rouge_1", "rouge_2", "rouge_l")
 """Of generated answers against their references, from 0 to 1: higher is better. Every other metric is a loss."""
 
 

@@ -163,8 +163,8 @@ class GenerationSpec(Section):
 
 class SearchSpec(Section):
     num_trials: Count = Field(16, description="the baseline, trial 0, is one of them")
-    metric: Literal["eval_loss", "exact_match"] = Field(
-        "eval_loss", description="what ranks the trials; exact_match is of generated answers to eval rows"
+    metric: Literal["eval_loss", "exact_match", "bleu_4", "rouge_1", "rouge_2", "rouge_l"] = Field(
+        "eval_loss", description="what ranks the trials; all but eval_loss are of generated answers to eval rows"
     )
     generation: GenerationSpec = GenerationSpec()
     metric_scope: Literal["best", "last"] = "best"

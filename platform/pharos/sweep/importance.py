@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from math import isfinite
 
 from pharos.plan.hyperparameters import Params
-from pharos.plan.ledger import Ledger
-from pharos.spec.model import Domain, SweepSpec
+from pharos.spec.model import Domain
 
 MIN_TRIALS = 4
 BEST_SHARE = 0.1
@@ -22,20 +21,14 @@ MIN_BEST = 20
 half: of the quickstart's 24 trials, a tenth or a fifth names the warmup, a half the learning rate, as fANOVA does."""
 
 
-def parameter_importance(spec: SweepSpec, ledger: Ledger) -> dict[str, float]:
+def importance_of(space: Mapping[str, Domain], scored: Sequence[tuple[Params, float]]) -> dict[str, float]:
     """Dotted field -> its share in what sets the best trials apart; shares sum to 1, the largest first.
 
-    All scored trials count, also those that were stopped: halving stops the weak, so that without them the best would
-    be compared with the good alone, and what ruins a trial would not show. {} with fewer than 4 scored trials inside
-    the space, where all scores are equal, and where the best are spread like all.
+    scored: searched values and score of trials, lower is better, in whatever order. Give all that have a score, also
+    those that were stopped: halving stops the weak, so that without them the best would be compared with the good
+    alone, and what ruins a trial would not show. Points outside the space are left out, and so are scores that are not
+    finite. {} with fewer than 4 points left, where all scores are equal, and where the best are spread like all.
     """
-    scored = [(trial.plan.params, trial.score) for trial in ledger.ranking() if trial.score is not None]
-    return importance_of(spec.search.space if spec.search else {}, scored)
-
-
-def importance_of(space: Mapping[str, Domain], scored: Sequence[tuple[Params, float]]) -> dict[str, float]:
-    """The same of points (dotted field -> value) with their scores, lower is better. Points outside the space are
-    left out, and so are scores that are not finite. The same points give the same shares, in whatever order."""
     if not space or len(scored) < MIN_TRIALS:
         return {}
     with _without_scikit_learn():

@@ -156,4 +156,5 @@ def _facts_of(run: Run) -> TrialFacts:
         num_tokens=int(metrics.get("num_tokens", 0)),
         clocks=int(metrics.get("clocks", 0)) if is_known else None,
         seat_s=float(tags.get("pharos.seat_s", 0)) if is_known else None,
+        best_loss=metrics.get("best_loss"),
     )

@@ -43,6 +43,8 @@ def connect(tracking_uri: str) -> MlflowClient:
 
     # "Creating initial MLflow database tables" and its like, at INFO on every new store.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    # "Waiting up to 300 seconds for model version to finish creation", at INFO for each version on a server.
+    logging.getLogger("mlflow.store.model_registry.abstract_store").setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 

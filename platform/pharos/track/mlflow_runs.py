@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pharos.errors import TrackingError
 from pharos.plan import events as ev
 from pharos.plan.hyperparameters import dotted
+from pharos.plan.metrics import EVAL_LOSS
 from pharos.plan.seat_time import SeatTime
 from pharos.plan.trial import TrialPlan, TrialState, repeat_of, trial_name
 from pharos.track.mlflow_client import connect, ensure_experiment, request_limits, shown, tracking_errors
@@ -215,6 +216,8 @@ class MlflowRuns:
         progress: dict[str, float] = {"steps": event.step, "clocks": event.clocks}
         if event.best_metric is not None and event.best_step is not None:
             progress |= {"best_metric": event.best_metric, "best_step": event.best_step}
+        if event.best_step == event.step and EVAL_LOSS in event.eval_metrics:
+            progress |= {"best_loss": event.eval_metrics[EVAL_LOSS]}
         self._measure(trial, progress, event.time_s, event.step)
         self._sit(trial, event)
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from pharos.data.prepare import open_prompts
 from pharos.model.adapter_bank import AdapterBank
-from pharos.model.generate import left_padded, load_tokenizer, share_of_exact_matches, until
+from pharos.model.generate import left_padded, load_tokenizer, until
+from pharos.model.scores import score_answers
 from pharos.plan.pool import GenerationSettings
 from pharos.train.frozen_base import FrozenBase
 from pharos.train.group import Group
@@ -66,7 +67,7 @@ def answer_metrics(
     if split_rows:
         parts = group.all_gather_objects(texts_SP)
         texts_SP = [_in_order([part[index] for part in parts], len(questions.prompts)) for index in range(len(seats))]
-    return [{"exact_match": share_of_exact_matches(texts, questions.references)} for texts in texts_SP]
+    return [score_answers(texts, questions.references).total.to_json() for texts in texts_SP]
 
 
 @torch.no_grad()

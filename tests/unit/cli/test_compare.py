@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -67,7 +68,9 @@ def test_the_best_come_first_with_the_baseline_and_what_to_type_next(storage: Pa
     assert ranks == [str(rank) for rank in range(1, 21)]
     assert sum(" baseline: " in line for line in lines) == 1
     assert "optim.learning_rate" in out.split("what sets the best trials apart")[1]
-    assert lines[-1].startswith(f"next:    pharos ui --storage {storage}")
+    steps = [line for line in lines if line.startswith("next:")]
+    assert [step.split()[2] for step in steps] == ["report", "ui"]
+    assert steps[1].startswith(f"next:    pharos ui --storage {storage}")
 
 
 def test_several_sweeps_share_one_leaderboard(storage: Path, pharos: Pharos) -> None:
@@ -93,6 +96,23 @@ def test_json_and_csv_hold_every_trial_unless_fewer_are_wanted(storage: Path, ph
     assert [int(row["lora.r"]) for row in rows] == sorted((int(row["lora.r"]) for row in rows), reverse=True)
     assert {row["lora.r"] for row in rows} == {"16", "32"}
     assert len(list(csv.DictReader(io.StringIO(pharos("compare", "first", "--storage", storage, "--csv")[1])))) == 24
+
+
+def test_the_readmes_commands_run(tmp_path: Path, pharos: Pharos, monkeypatch: pytest.MonkeyPatch) -> None:
+    for batch in many_trials(many_trials_spec(8, name="quickstart", num_steps=16)):
+        log_of(tmp_path / "pharos-results" / "quickstart").append(batch)
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^pharos compare (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert commands
+    for command in commands:
+        code, out, err = pharos("compare", *shlex.split(command))
+        assert (code, err) == (0, ""), command
+        assert "0000" in out or "--filter" in command
+
+
+def test_a_sweep_that_is_named_twice_is_read_once(storage: Path, pharos: Pharos) -> None:
+    once = pharos("compare", "first", "--storage", storage)
+    assert pharos("compare", "first", "first", str(storage / "first"), "--storage", storage) == once
 
 
 @pytest.mark.parametrize(

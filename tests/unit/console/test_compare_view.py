@@ -115,6 +115,12 @@ def test_sweeps_of_different_data_are_remarked_upon(sweep: ComparedSweep) -> Non
     assert not any(line.startswith("note:") for line in printed(one, same))
 
 
+def test_shares_of_right_answers_are_per_cent() -> None:
+    lines = printed(a_sweep(facts(0, 0.25), facts(1, 0.5), metric="exact_match"))
+    assert lines[2].split()[2] == "exact_match"
+    assert squeezed(lines[3]).startswith("1 0001 50.0% +0.2500 COMPLETED")
+
+
 def test_what_a_store_does_not_know_is_a_dash() -> None:
     lines = printed(a_sweep(facts(0, 3.0, steps=None, clocks=None, seat_s=None, best_step=None)))
     assert "cost" not in lines[2]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pharos.data.facts import data_facts
-from pharos.data.packing import pack, positions
+from pharos.data.packing import best_fit_decreasing, filled_exactly, pack, positions
 from pharos.data.prepare import open_split, prepare
 from pharos.spec.model import DataSpec
 
@@ -27,7 +27,35 @@ def test_the_longest_row_comes_first_and_each_goes_into_the_fullest_pack_that_ho
     assert [list(rows) for rows in pack([5, 5, 5], 10)] == [[0, 1], [2]]
 
 
-def test_packs_are_as_few_as_a_plain_best_fit_makes():
+@pytest.mark.parametrize(
+    ("lengths", "packs"),
+    [
+        ([10, 4, 6], [[0], [2, 1]]),
+        ([6, 2, 2, 5, 5], [[0, 1, 2], [3, 4]]),  # a pair fills the rest; 5 is longer, but leaves room
+        ([4, 3, 2, 1, 4, 6], [[5, 0], [4, 1, 2, 3]]),  # one fills the first, three the second
+        ([7, 2], [[0, 1]]),  # nothing fills it, and what fits goes in
+        ([4, 3, 3, 3], [[0, 1, 2], [3]]),  # 3 + 3 is a pair of two rows
+        ([4, 3], [[0, 1]]),  # but not of one
+    ],
+)
+def test_what_fills_a_pack_to_its_last_token_goes_before_what_is_longest(
+    lengths: list[int], packs: list[list[int]]
+) -> None:
+    assert filled_exactly(np.array(lengths), 10) == packs
+
+
+def test_rows_that_were_cut_from_full_packs_fill_them_again() -> None:
+    generator = np.random.default_rng(2)
+    pieces = [np.diff(np.sort(np.concatenate([[0, 512], generator.integers(40, 470, size=3)]))) for _ in range(2000)]
+    lengths = np.concatenate(pieces)
+    lengths = generator.permutation(lengths[lengths > 0])
+    packs = pack(lengths, 512)
+    assert sorted(np.concatenate(packs)) == list(range(len(lengths)))
+    assert max(lengths[rows].sum() for rows in packs) <= 512
+    assert len(packs) <= 2005
+
+
+def test_packs_are_never_more_than_a_plain_best_fit_makes():
     lengths = np.random.default_rng(1).integers(1, 65, size=400)
     rooms: list[int] = []
     for length in sorted(lengths, reverse=True):
@@ -35,7 +63,8 @@ def test_packs_are_as_few_as_a_plain_best_fit_makes():
         if fitting:
             rooms.remove(min(fitting))
         rooms.append((min(fitting) if fitting else 64) - length)
-    assert len(pack(lengths, 64)) == len(rooms)
+    assert len(best_fit_decreasing(lengths, 64)) == len(rooms)
+    assert len(pack(lengths, 64)) <= len(rooms)
 
 
 def test_no_rows_make_no_packs():

@@ -16,6 +16,7 @@ from pharos.errors import BaseModelError, ModelError, TrackingError
 from pharos.handover.references import find_model
 from pharos.model.facts import directory_digest
 from pharos.plan.paths import SweepPaths, tracking_uri_of
+from pharos.plan.trial import Repeat
 from pharos.track.event_log import EventLog
 from pharos.track.mlflow_client import connect
 from pharos.track.mlflow_runs import MlflowRuns
@@ -127,6 +128,18 @@ def test_a_trial_brings_the_template_that_its_rows_were_written_with(storage: Pa
     template.parent.mkdir()
     template.write_text("{{ messages }}")
     assert find_model("quickstart-0000", storage=storage).chat_template == template
+    adapter = storage / "quickstart" / "trials" / "0000" / "step-000020"
+    assert find_model(str(adapter), storage=storage).chat_template == template
+
+
+def test_a_repeat_of_a_trial_is_found_by_its_seed(storage: Path) -> None:
+    number = Repeat(of=0, seed=2).number
+    sweep, base = storage / "quickstart", storage / "cache" / "tiny-abc"
+    adapter = write_adapter(sweep / "trials" / "repeat" / "step-000020", base)
+    reported = replace(sweeps.reported(number, 1, 20), best_checkpoint=str(adapter))
+    EventLog(sweep / "events").append([sweeps.created(number), reported])
+    found = find_model("quickstart-0000-seed2", storage=storage)
+    assert (found.shown, found.trial, found.adapter_dir) == ("quickstart-0000-seed2", number, adapter)
 
 
 def test_a_storage_may_move_with_all_that_is_in_it(storage: Path, tmp_path: Path) -> None:
@@ -151,7 +164,8 @@ def test_a_base_that_moved_or_changed_is_told_of(storage: Path, tmp_path: Path) 
     ("reference", "message"),
     [
         ("quickstart-0001", "quickstart-0001 is WAITING and has kept no adapter yet"),
-        ("quickstart-0009", "has no trial 9. There is quickstart-0000 to quickstart-0001."),
+        ("quickstart-0009", "has no such trial. There is quickstart-0000 to quickstart-0001."),
+        ("quickstart-0000-seed2", "quickstart-0000-seed2: quickstart has no such trial. There is quickstart-0000 to"),
         ("quickstrat-0001", "no such model. .* Did you mean quickstart-0001[?]"),
         ("quickstart", "quickstart is a sweep of .*: name one of its trials, as quickstart-0000."),
         ("nothing", "no such model. Write NAME@ALIAS.* Sweeps in .*: quickstart."),
@@ -164,7 +178,7 @@ def test_what_cannot_be_found_is_told_with_what_there_is(storage: Path, referenc
 
 
 def test_a_directory_that_is_no_model_is_told_of(storage: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="quickstart is a sweep, not a model. Name one of its trials .*-0000."):
+    with pytest.raises(ModelError, match="quickstart is a sweep, not a model. Name one of its trials, as .*-0000."):
         find_model(str(storage / "quickstart"), storage=storage)
     with pytest.raises(BaseModelError, match="has no config.json"):
         find_model(str(tmp_path), storage=storage)

@@ -56,6 +56,17 @@ def test_trials_are_ranked_by_score_and_those_without_one_come_last() -> None:
     assert [trial.facts.number for trial in comparison.sweeps[0].trials] == [0, 1, 2, 3]
 
 
+def test_shares_of_right_answers_are_better_when_higher_and_told_apart_by_their_loss() -> None:
+    trials = [facts(0, 0.0, best_loss=2.0), facts(1, 0.5), facts(2, 0.0, best_loss=1.0), facts(3, None)]
+    sweep = a_sweep(*trials, metric="exact_match")
+    assert [trial.facts.number for trial in side_by_side([sweep]).trials] == [1, 2, 0, 3]
+    assert [score for _, score in sweep.scored()] == [0.0, -0.5, 0.0]
+    repeats = [facts(Repeat(1, 1).number, 0.5), facts(Repeat(1, 2).number, 0.6)]
+    repeats += [facts(Repeat(0, 1).number, 0.1), facts(Repeat(0, 2).number, 0.1)]
+    better = [a_sweep(*trials, *repeats, metric=name).trials[1].probability_better for name in ("exact_match", "loss")]
+    assert better == pytest.approx([0.9648, 1 - 0.9648], abs=1e-4)
+
+
 def test_differences_are_to_the_baseline_of_the_own_sweep() -> None:
     one = a_sweep(facts(0, 3.0), facts(1, 2.5), facts(2, None))
     other = a_sweep(facts(0, 2.0), facts(1, 2.5), label="b")

@@ -14,10 +14,12 @@ import pytest
 
 from pharos.plan import events as ev
 from pharos.plan.budget import trial_plan
+from pharos.plan.comparison import sweep_of_ledger
 from pharos.plan.ledger import Ledger
 from pharos.plan.trial import TrialState
+from pharos.spec.identity import spec_to_json
 from pharos.spec.model import SweepSpec
-from pharos.sweep.importance import importance_of, parameter_importance
+from pharos.sweep.importance import importance_of
 
 ROOT = Path(__file__).parents[3]
 SPACE = {
@@ -55,8 +57,16 @@ def by_learning_rate(params: dict[str, Any]) -> float:
     return 3 + (math.log10(params["optim.learning_rate"]) + 3) ** 2 - 0.01 * math.log2(params["lora.r"])
 
 
+def found_in(ledger: Ledger) -> dict[str, float]:
+    """As `pharos compare` and the page find it."""
+    sweep = sweep_of_ledger(ledger, {}, source="here")
+    return importance_of(sweep.space, sweep.scored())
+
+
 def a_ledger(chosen: list[dict[str, Any]], scores: list[float | None], states: dict[int, TrialState]) -> Ledger:
-    events: list[ev.Event] = []
+    events: list[ev.Event] = [
+        ev.SweepStarted(sweep="a", spec=spec_to_json(SPEC), digests={}, versions={}, num_trials=40, metric="eval_loss")
+    ]
     for number, (params, score) in enumerate(zip(chosen, scores, strict=True)):
         trial = trial_plan(SPEC, number, params, num_train_items=100)
         state = states.get(number, TrialState.COMPLETED)
@@ -68,7 +78,7 @@ def a_ledger(chosen: list[dict[str, Any]], scores: list[float | None], states: d
 @pytest.mark.parametrize("count", [12, 40, 200])
 def test_the_field_that_decides_comes_first_and_shares_sum_to_one(count: int) -> None:
     chosen = points(count)
-    found = parameter_importance(SPEC, a_ledger(chosen, [by_learning_rate(params) for params in chosen], {}))
+    found = found_in(a_ledger(chosen, [by_learning_rate(params) for params in chosen], {}))
     assert next(iter(found)) == "optim.learning_rate"
     assert found["optim.learning_rate"] > 0.5
     assert set(found) == set(SPACE)
@@ -80,14 +90,10 @@ def test_stopped_trials_count_with_their_score_and_those_without_one_do_not() ->
     chosen = points(40)
     scores: list[float | None] = [by_learning_rate(params) for params in chosen]
     weak = {number: TrialState.PRUNED for number in range(40) if (scores[number] or 0) > 3.2}
-    assert parameter_importance(SPEC, a_ledger(chosen, scores, weak)) == parameter_importance(
-        SPEC, a_ledger(chosen, scores, {})
-    )
+    assert found_in(a_ledger(chosen, scores, weak)) == found_in(a_ledger(chosen, scores, {}))
     without: list[float | None] = [*scores, None, math.nan]
     diverged = {40: TrialState.DIVERGED, 41: TrialState.DIVERGED}
-    assert parameter_importance(SPEC, a_ledger(points(42), without, diverged)) == parameter_importance(
-        SPEC, a_ledger(points(42)[:40], scores, {})
-    )
+    assert found_in(a_ledger(points(42), without, diverged)) == found_in(a_ledger(points(42)[:40], scores, {}))
 
 
 def test_the_order_of_the_trials_changes_nothing() -> None:
@@ -119,12 +125,6 @@ def test_a_field_that_never_varied_has_no_share_and_alone_gives_none() -> None:
     alone = {"lora.r": SPEC.search.space["lora.r"]}
     assert importance_of(alone, [({"lora.r": 8}, score) for _, score in scored]) == {}
     assert importance_of({}, scored) == {}
-
-
-def test_a_spec_without_a_search_has_none() -> None:
-    chosen = points(10)
-    ledger = a_ledger(chosen, [by_learning_rate(params) for params in chosen], {})
-    assert parameter_importance(SPEC.model_copy(update={"search": None}), ledger) == {}
 
 
 def test_it_loads_neither_ray_nor_torch_nor_scikit_learn_and_leaves_imports_as_they_were() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 import plotly.graph_objects as go
@@ -10,6 +11,7 @@ import plotly.graph_objects as go
 from pharos.handover.report import look
 from pharos.handover.report.facts import SweepFacts
 from pharos.plan import words
+from pharos.plan.metrics import cost
 from pharos.plan.trial import BASELINE
 
 
@@ -19,7 +21,7 @@ def contenders_by_mean(facts: SweepFacts) -> list[Mapping[str, Any]]:
         return []
     return sorted(
         facts.ledger.confirmation.contenders,
-        key=lambda one: (one["mean"] is None, one["mean"] or 0.0, one["number"]),
+        key=lambda one: (inf if one["mean"] is None else cost(facts.metric, one["mean"]), one["number"]),
     )
 
 
@@ -37,7 +39,13 @@ def repeated_scores(facts: SweepFacts) -> go.Figure | None:
     means = go.Scatter(
         x=[one["mean"] for one in known],
         y=[names[one["number"]] for one in known],
-        error_x={"type": "data", "array": [one["std"] or 0.0 for one in known], "thickness": 2, "width": 6},
+        error_x={
+            "type": "data",
+            "array": [one["std"] or 0.0 for one in known],
+            "thickness": 2,
+            "width": 6,
+            "color": look.PRUNED,
+        },
         mode="markers",
         name="mean and standard deviation",
         marker={

@@ -10,9 +10,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from pharos.handover.report import look
-from pharos.handover.report.facts import SweepFacts, is_wide
+from pharos.handover.report.facts import Curves, SweepFacts, is_wide
 from pharos.plan import events as ev
 from pharos.plan.ledger import TrialRecord
+from pharos.plan.metrics import EVAL_LOSS
 
 MAX_POINTS = 40_000
 """Of all curves of one group together."""
@@ -26,18 +27,18 @@ OPACITY = 0.6
 """Of curves in a larger group."""
 
 
-def learning_curves(facts: SweepFacts) -> go.Figure | None:
-    """The metric of every trial over its training; none where nothing was evaluated."""
-    if not any(facts.evaluations.values()):
+def learning_curves(facts: SweepFacts, metric: str, curves: Curves) -> go.Figure | None:
+    """A metric of every trial over its training; none where nothing was evaluated."""
+    if not any(curves.values()):
         return None
-    others = [trial for trial in facts.others() if facts.evaluations[trial.number]]
-    num_points = sum(len(facts.evaluations[trial.number]) for trial in others)
+    others = [trial for trial in facts.others() if curves[trial.number]]
+    num_points = sum(len(curves[trial.number]) for trial in others)
     scatter = go.Scattergl if num_points > NUM_FOR_GPU else go.Scatter
     traces = []
     for name, states, color in look.OUTCOMES:
         group = [trial for trial in others if trial.state in states]
         if group:
-            x, y, numbers = _joined(facts, group)
+            x, y, numbers = _joined(facts, group, curves)
             traces.append(
                 scatter(
                     x=x,
@@ -52,21 +53,21 @@ def learning_curves(facts: SweepFacts) -> go.Figure | None:
                     hovertemplate=_hover(facts),
                 )
             )
-    traces += [_told_apart(facts, trial, color, name) for trial, color, name in _pair(facts)]
-    scores = [score for points in facts.evaluations.values() for _, score in points]
+    traces += [_told_apart(facts, trial, color, name, curves) for trial, color, name in _pair(facts, curves)]
+    scores = [score for points in curves.values() for _, score in points]
     return look.figure(
         traces,
         height=460,
         x=_unit(facts),
-        y=facts.metric,
+        y=metric,
         xaxis={"rangemode": "tozero"},
         yaxis={"type": "log" if is_wide(scores) else "linear"},
     )
 
 
 def against_baseline(facts: SweepFacts) -> go.Figure | None:
-    """Training loss and metric of the winner and the baseline; none where they are one, or one has no curve."""
-    pair = _pair(facts)
+    """Training and eval loss of the winner and the baseline; none where they are one, or one has no curve."""
+    pair = _pair(facts, facts.losses)
     if len(pair) < 2:
         return None
     traces: list[Any] = []
@@ -84,7 +85,7 @@ def against_baseline(facts: SweepFacts) -> go.Figure | None:
                 hovertemplate=f"step %{{x}}: %{{y:.4f}}<extra>{name}, training</extra>",
             )
         )
-    traces += [_told_apart(facts, trial, color, f"{name}: {look.text(facts.metric)}") for trial, color, name in pair]
+    traces += [_told_apart(facts, trial, color, f"{name}: {EVAL_LOSS}", facts.losses) for trial, color, name in pair]
     return look.figure(traces, height=380, x=_unit(facts), y="loss", xaxis={"rangemode": "tozero"})
 
 
@@ -105,7 +106,9 @@ def thinned(points: Sequence[tuple[int, float]], most: int = MAX_LOSSES) -> tupl
     return np.array([part[-1, 0] for part in parts]), np.array([part[:, 1].mean() for part in parts])
 
 
-def _joined(facts: SweepFacts, trials: Sequence[TrialRecord]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _joined(
+    facts: SweepFacts, trials: Sequence[TrialRecord], curves: Curves
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The curves of many trials as one line with gaps: (x, y, trial number), each one value for each point."""
     most = max(4, MAX_POINTS // len(trials))
     gap = np.array([np.nan])
@@ -113,7 +116,7 @@ def _joined(facts: SweepFacts, trials: Sequence[TrialRecord]) -> tuple[np.ndarra
     ys: list[np.ndarray] = []
     numbers: list[np.ndarray] = []
     for trial in trials:
-        points = np.asarray(facts.evaluations[trial.number], dtype=np.float64)
+        points = np.asarray(curves[trial.number], dtype=np.float64)
         if len(points) > most:
             points = points[np.unique(np.linspace(0, len(points) - 1, most).round().astype(int))]
         xs += [_position(facts, trial, points[:, 0]), gap]
@@ -126,20 +129,20 @@ def _joined(facts: SweepFacts, trials: Sequence[TrialRecord]) -> tuple[np.ndarra
     )
 
 
-def _pair(facts: SweepFacts) -> list[tuple[TrialRecord, str, str]]:
+def _pair(facts: SweepFacts, curves: Curves) -> list[tuple[TrialRecord, str, str]]:
     """(trial, colour, name) of the baseline and the winner, as far as they are there; the winner is drawn last."""
     best, baseline = facts.best, facts.baseline
     pair = []
-    if baseline is not None and baseline is not best and facts.evaluations[baseline.number]:
+    if baseline is not None and baseline is not best and curves[baseline.number]:
         pair.append((baseline, look.BASELINE, "baseline"))
-    if best is not None and facts.evaluations[best.number]:
+    if best is not None and curves[best.number]:
         pair.append((best, look.BEST, "best" if facts.is_search else facts.trial_name(best.number)))
     return pair
 
 
-def _told_apart(facts: SweepFacts, trial: TrialRecord, color: str, name: str) -> go.Scatter:
+def _told_apart(facts: SweepFacts, trial: TrialRecord, color: str, name: str, curves: Curves) -> go.Scatter:
     """A curve of its own. The evaluation that scores the trial has a larger marker."""
-    points = facts.evaluations[trial.number]
+    points = curves[trial.number]
     return go.Scatter(
         x=_position(facts, trial, np.array([step for step, _ in points])),
         y=[score for _, score in points],

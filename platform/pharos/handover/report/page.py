@@ -15,24 +15,27 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from pharos.errors import StorageError
-from pharos.handover.report import confirmation, curves, rungs, seats, sections, space
+from pharos.handover.report import confirmation, curves, headline, onward, rungs, seats, space, tables
 from pharos.handover.report.facts import SweepFacts, sweep_facts
 from pharos.plan import events as ev
 from pharos.plan import words
 from pharos.plan.ledger import Ledger
+from pharos.plan.metrics import EVAL_LOSS
 
 PACKAGE = "pharos.handover.report"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A figure with what it shows. absent: what stands in its place where there is nothing to draw."""
+    """A figure with what it shows. absent: what stands in its place where there is nothing to draw. min_width: pixels
+    that it needs; where a phone has fewer, it scrolls by itself."""
 
     name: str
     title: str
     shows: str
     drawn: go.Figure | None
     absent: str
+    min_width: int = 0
 
 
 def write_report(
@@ -69,7 +72,9 @@ def report_html(facts: SweepFacts, importance: Mapping[str, float], *, sweep_dir
     )
     return environment.get_template("report.html.jinja").render(
         facts=facts,
-        sections=sections,
+        headline=headline,
+        tables=tables,
+        onward=onward,
         sweep_dir=sweep_dir,
         figures={figure.name: figure for figure in shown},
         data=_embedded({figure.name: figure.drawn for figure in shown if figure.drawn is not None}),
@@ -87,9 +92,10 @@ def figures(facts: SweepFacts, importance: Mapping[str, float]) -> list[Figure]:
             title="Learning curves",
             shows=f"{facts.metric} of every trial at each of its evaluations. The large dot is the one that scores it."
             + _without_curve(facts),
-            drawn=curves.learning_curves(facts),
+            drawn=curves.learning_curves(facts, facts.metric, facts.evaluations),
             absent="No trial has been evaluated yet.",
         ),
+        *_loss_curves(facts),
         Figure(
             name="against",
             title="Best against baseline",
@@ -113,6 +119,7 @@ def figures(facts: SweepFacts, importance: Mapping[str, float]) -> list[Figure]:
             shows="Each line is a trial, the best in green. Drag along an axis to see only the trials of that range.",
             drawn=space.parallel_coordinates(facts),
             absent="Nothing was searched, or fewer than two trials have a score.",
+            min_width=space.AXIS_WIDTH * (len(facts.space) + 1),
         ),
         Figure(
             name="importance",
@@ -137,6 +144,21 @@ def figures(facts: SweepFacts, importance: Mapping[str, float]) -> list[Figure]:
             drawn=seats.seat_timeline(facts),
             absent="No trial has been seated yet.",
         ),
+    ]
+
+
+def _loss_curves(facts: SweepFacts) -> list[Figure]:
+    """Of a sweep that is steered by generated answers: those are asked for at rungs and at the end alone."""
+    if facts.metric == EVAL_LOSS:
+        return []
+    return [
+        Figure(
+            name="losses",
+            title="Loss curves",
+            shows=f"{EVAL_LOSS} of every trial, which is evaluated more often than {facts.metric}.",
+            drawn=curves.learning_curves(facts, EVAL_LOSS, facts.losses),
+            absent="No trial has a loss yet.",
+        )
     ]
 
 

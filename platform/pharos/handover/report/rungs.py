@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 
 import plotly.graph_objects as go
@@ -11,6 +12,7 @@ import plotly.graph_objects as go
 from pharos.handover.report import look
 from pharos.handover.report.facts import SweepFacts, is_wide
 from pharos.plan import events as ev
+from pharos.plan.metrics import EVAL_LOSS, cost
 from pharos.plan.trial import BASELINE
 
 SPREAD = 0.6
@@ -29,9 +31,10 @@ class Rung:
     last_on: float | None
 
 
-def rungs_in_sum(decisions: Sequence[ev.RungDecided]) -> list[Rung]:
-    """Ascending by clocks."""
+def rungs_in_sum(decisions: Sequence[ev.RungDecided], metric: str = EVAL_LOSS) -> list[Rung]:
+    """Ascending by clocks. metric: what was ranked by, which says whether lower is better."""
     found = []
+    by_cost = partial(cost, metric)
     for clocks in sorted({decision.rung for decision in decisions}):
         here = [decision for decision in decisions if decision.rung == clocks]
         finite = [decision.score for decision in here if isfinite(decision.score)]
@@ -43,8 +46,8 @@ def rungs_in_sum(decisions: Sequence[ev.RungDecided]) -> list[Rung]:
                 compared=len(here),
                 went_on=len(here) - stopped,
                 stopped=stopped,
-                best=min(finite, default=None),
-                last_on=max(on, default=None),
+                best=min(finite, key=by_cost, default=None),
+                last_on=max(on, key=by_cost, default=None),
             )
         )
     return found

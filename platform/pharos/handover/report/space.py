@@ -16,6 +16,8 @@ from pharos.plan import words
 
 RANK_COLORS = ((0.0, look.PRUNED), (0.75, look.COMPLETED), (0.9, look.COMPLETED), (1.0, look.BEST))
 """From the last rank to the best. Plotly draws the lines of larger values over the others."""
+AXIS_WIDTH = 56
+"""Pixels that an axis needs, so that what is written beside it does not run into the next."""
 ASIDE = 0.16
 """How far trials with one and the same listed value are laid out beside each other; values are 1 apart."""
 

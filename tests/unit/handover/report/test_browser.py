@@ -38,7 +38,7 @@ const MARKS = ".scatterlayer path, .barlayer path, .parcoords .axis, .gl-canvas"
 const tell = () => {
   const figures = [...document.querySelectorAll("[data-figure]")];
   if (figures.some((figure) => !figure.dataset.drawn)) return setTimeout(tell, 50);
-  const inside = [...document.querySelectorAll("body *")].filter((one) => !one.closest(".wide *, pre *, svg *, dl *"));
+  const inside = [...document.querySelectorAll("body *")].filter((one) => !one.closest("table, pre *, svg *"));
   document.querySelector("table.sortable th:nth-child(2) button").click();
   parent.postMessage({
     width: innerWidth,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pharos.handover.report import sections
+from pharos.handover.report import headline, tables
 from pharos.handover.report.confirmation import contenders_by_mean, repeated_scores
 from pharos.plan import events as ev
 from pharos.plan.confirmation import Contender
@@ -50,11 +50,14 @@ def test_every_seed_is_a_dot_and_the_mean_has_its_spread(confirmed) -> None:
 
 def test_the_page_names_the_winner_by_its_mean_and_says_how_sure_it_is(confirmed) -> None:
     facts = confirmed(2, BASELINE, SECOND, BROKEN)
-    assert sections.verdict(facts) == (
+    assert headline.verdict(facts) == (
         "simulated-0002 wins under 2 further seeds: mean eval_loss 0.8000 against 1.5500 of the baseline."
     )
-    assert [card.value for card in sections.cards(facts) if card.label == "better than the baseline"] == ["98.7%"]
-    table = sections.confirmation(facts)
+    cards = {card.label: (card.value, card.note) for card in headline.cards(facts)}
+    assert cards["eval_loss, 2 further seeds"] == ("0.8000", "mean; baseline 1.5500")
+    assert cards["better than the baseline"] == ("98.7%", "probable")
+    assert "eval_loss in the search" in cards
+    table = tables.confirmation(facts)
     assert [cell.text for cell in table.rows[0].cells] == [
         *("0002", "0.8000", "0.1400", "0.7000", "0.9000", "-0.7500", "-0.9000 to -0.6000", "98.7%")
     ]
@@ -63,14 +66,14 @@ def test_the_page_names_the_winner_by_its_mean_and_says_how_sure_it_is(confirmed
 
 
 def test_a_baseline_that_wins_and_one_without_a_mean_are_said_plainly(confirmed) -> None:
-    assert "no trial was better than the baseline" in sections.verdict(confirmed(0, BASELINE, BROKEN))
+    assert "no trial was better than the baseline" in headline.verdict(confirmed(0, BASELINE, BROKEN))
     without = Contender(number=0, scores=(1.5, None))
-    assert sections.verdict(confirmed(2, without, SECOND)).endswith("the baseline lacks a score under one of them.")
+    assert headline.verdict(confirmed(2, without, SECOND)).endswith("the baseline lacks a score under one of them.")
 
 
 def test_without_a_confirmation_nothing_is_claimed(twelve, facts_of) -> None:
     facts = facts_of(twelve)
     assert repeated_scores(facts) is None
-    assert sections.confirmation(facts) is None
-    assert "further seed" not in sections.verdict(facts)
-    assert "better than the baseline" not in [card.label for card in sections.cards(facts)]
+    assert tables.confirmation(facts) is None
+    assert "further seed" not in headline.verdict(facts)
+    assert "better than the baseline" not in [card.label for card in headline.cards(facts)]

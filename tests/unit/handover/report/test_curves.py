@@ -15,7 +15,7 @@ from pharos.plan import events as ev
 
 def test_curves_are_grouped_by_how_trials_ended_and_the_winner_and_the_baseline_stand_apart(twelve, facts_of) -> None:
     facts = facts_of(twelve)
-    figure = learning_curves(facts)
+    figure = learning_curves(facts, facts.metric, facts.evaluations)
     by_name = {trace.name: trace for trace in figure.data}
     states = [str(trial.state) for trial in facts.others()]
     pruned = [trial.number for trial in facts.others() if trial.state == "PRUNED"]
@@ -34,13 +34,17 @@ def test_curves_are_grouped_by_how_trials_ended_and_the_winner_and_the_baseline_
 def test_the_evaluation_that_scores_a_trial_is_the_large_dot(twelve, facts_of) -> None:
     facts = facts_of(twelve)
     facts.best.best_step = 80
-    best = learning_curves(facts).data[-1]
+    best = learning_curves(facts, facts.metric, facts.evaluations).data[-1]
     assert [step for step, size in zip(best.x, best.marker.size, strict=True) if size > 6] == [80]
 
 
 def test_curves_of_one_group_are_one_line_with_gaps(twelve, facts_of) -> None:
     facts = facts_of(twelve)
-    [trace] = [trace for trace in learning_curves(facts).data if trace.name.startswith("stopped")]
+    [trace] = [
+        trace
+        for trace in learning_curves(facts, facts.metric, facts.evaluations).data
+        if trace.name.startswith("stopped")
+    ]
     ends = np.flatnonzero(np.isnan(trace.y))
     assert len(ends) == len(set(trace.customdata))
     assert np.isnan(trace.x[ends]).all()
@@ -51,7 +55,7 @@ def test_curves_of_one_group_are_one_line_with_gaps(twelve, facts_of) -> None:
 def test_many_points_are_thinned_and_drawn_by_the_gpu_but_the_ends_of_each_curve_stay(twelve, facts_of) -> None:
     facts = facts_of(twelve)
     long = {number: [(step, 1.0 / step) for step in range(1, 9001)] for number in facts.evaluations}
-    figure = learning_curves(replace(facts, evaluations=long))
+    figure = learning_curves(facts, facts.metric, long)
     others = [trace for trace in figure.data if trace.name.startswith(("completed", "stopped"))]
     assert {trace.type for trace in others} == {"scattergl"}
     for trace in others:
@@ -66,18 +70,20 @@ def test_trials_of_different_batch_sizes_are_laid_over_their_micro_batches(twelv
         return event
 
     facts = facts_of([in_two_clocks(event) for event in twelve])
-    figure = learning_curves(facts)
+    figure = learning_curves(facts, facts.metric, facts.evaluations)
     [baseline] = [trace for trace in figure.data if trace.name == "baseline"]
     assert list(baseline.x) == [2 * step for step, _ in facts.evaluations[0]]
     assert figure.layout.xaxis.title.text == "micro-batch of the trial"
-    assert learning_curves(facts_of(twelve)).layout.xaxis.title.text == "optimizer step"
+    plain = facts_of(twelve)
+    figure = learning_curves(plain, plain.metric, plain.evaluations)
+    assert figure.layout.xaxis.title.text == "optimizer step"
 
 
 def test_scores_far_apart_are_drawn_on_a_logarithmic_axis(twelve, facts_of) -> None:
     facts = facts_of(twelve)
-    assert learning_curves(facts).layout.yaxis.type == "linear"
+    assert learning_curves(facts, facts.metric, facts.evaluations).layout.yaxis.type == "linear"
     far = {number: [(20, 0.1 if number else 90.0)] for number in facts.evaluations}
-    assert learning_curves(replace(facts, evaluations=far)).layout.yaxis.type == "log"
+    assert learning_curves(facts, facts.metric, far).layout.yaxis.type == "log"
 
 
 def test_what_is_not_finite_has_no_point(twelve, facts_of) -> None:

@@ -183,6 +183,7 @@ def test_what_users_wrote_stays_text(twelve, tmp_path: Path) -> None:
     assert page.elements["img"] == 0
     assert page.elements["script"] == 3
     assert attack in page.text
+    assert "<" not in page.scripts[0], "nor could one end the element that holds the figures"
     for texts in _texts(page.figures):
         assert "<img" not in texts, "plotly reads tags in its texts"
 

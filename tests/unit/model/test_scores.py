@@ -9,7 +9,7 @@ import pytest
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from pharos.handover.scores import bleu_tokenizer, score_answers, words_of
+from pharos.model.scores import bleu_tokenizer, score_answers, words_of
 
 CHINESE = [
     ("今天天气很好我们去公园散步", "今天天气很好我们去公园玩"),
