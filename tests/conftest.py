@@ -6,9 +6,15 @@ Fixtures of one room live beside that room's tests, not here.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.support.command_line import Pharos
+    from tests.support.mlflow_server import Server
 
 os.environ.update(
     # Two workers on two cores: more threads than cores is slower by an order, and sums would differ between machines.
@@ -34,3 +40,24 @@ for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLO
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty directory for what is built once and read by many tests: tokenizers, tiny bases."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A real MLflow server on loopback, of this test alone."""
+    from tests.support.mlflow_server import Server
+
+    directory = tmp_path / "server"
+    directory.mkdir()
+    server = Server(directory)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def pharos(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pharos:
+    """Run a command in this process: its exit code, stdout and stderr."""
+    from tests.support.command_line import in_this_process
+
+    return in_this_process(monkeypatch, capsys)

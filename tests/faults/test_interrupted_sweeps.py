@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.integration.test_mlflow_server import Server
+from tests.support.mlflow_server import Server
 from tests.support.small_sweep import (
     NAME,
     Workplace,
@@ -154,16 +153,6 @@ def test_an_interrupted_sweep_says_so_and_goes_on_when_it_is_started_again(place
     assert run.returncode == 0, run.stdout + run.stderr
     assert "small: resumed," in run.stdout
     assert_whole(place, tmp_path)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    directory = tmp_path / "server"
-    directory.mkdir()
-    server = Server(directory)
-    server.start()
-    yield server
-    server.kill()
 
 
 def test_a_tracking_server_that_comes_back_has_everything_once(

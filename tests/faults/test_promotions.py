@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.integration.test_mlflow_server import Server
+from tests.support.mlflow_server import Server
 from tests.support.racing import (
     MODEL,
     attached,

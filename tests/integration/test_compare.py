@@ -8,14 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from tests.integration.test_mlflow_server import Server, wait_until
 from tests.support.many_trials import many_trials, many_trials_spec
+from tests.support.mlflow_server import Server, wait_until
 
 from pharos.plan.paths import tracking_uri_of
 from pharos.track.mlflow_runs import MlflowRuns
@@ -70,16 +69,6 @@ def storage(tmp_path: Path) -> Path:
     storage.mkdir()
     track(storage, tracking_uri_of(storage))
     return storage
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    directory = tmp_path / "server"
-    directory.mkdir()
-    server = Server(directory)
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.mark.slow

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.test_mlflow_server import Server
+from tests.support.mlflow_server import Server
 from tests.support.registered_models import MODEL, Registry, new_store, prepared, registry, trained_adapter
 
 from pharos.errors import HandOverError, TrackingError
 from pharos.handover.promotion import promote, rollback
 from pharos.plan.promotion import Outcome
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    directory = tmp_path / "server"
-    directory.mkdir()
-    server = Server(directory)
-    server.start()
-    yield server
-    server.kill()
 
 
 def run(models: Registry) -> Outcome:

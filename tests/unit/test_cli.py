@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.command_line import Pharos
 from tests.support.small_sweep import rows, spec_fields, workplace, write_base
 
 from pharos import __version__
-from pharos.cli import main
 from pharos.plan.events import SweepStarted
 from pharos.spec.identity import spec_to_json
 from pharos.spec.load import load_spec
 from pharos.track.event_log import EventLog
 
 HEAVY = ("torch", "ray", "mlflow", "optuna", "transformers", "deepspeed", "peft", "accelerate")
-
-Pharos = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +47,6 @@ def process_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     signal.signal(signal.SIGTERM, handler)
     os.environ.clear()
     os.environ.update(environment)
-
-
-@pytest.fixture
-def pharos(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pharos:
-    """Run a command in this process: its exit code, stdout and stderr."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pharos", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run
 
 
 def write_spec(root: Path, **sections: Any) -> Path:
@@ -383,7 +363,6 @@ def test_a_plan_is_printed_and_starts_and_writes_nothing(root: Path, pharos: Pha
 def test_a_plan_loads_no_heavy_library(root: Path) -> None:
     program = f"""
 import sys
-from pharos.cli import main
 sys.argv = ["pharos", "plan", {str(root / "sweep.yaml")!r}]
 try:
     code = main()

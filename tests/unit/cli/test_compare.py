@@ -12,21 +12,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.command_line import Pharos
 from tests.support.many_trials import many_trials, many_trials_spec
 
-from pharos.cli import main
 from pharos.plan.comparison_rows import COLUMNS
 from pharos.track.sweeps import log_of
 
 ROOT = Path(__file__).parents[3]
 HEAVY = ("torch", "ray", "mlflow", "transformers", "deepspeed", "peft", "accelerate", "pandas", "sklearn")
 NUM_TRIALS = 24
-
-Pharos = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -37,25 +34,6 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for batch in many_trials(many_trials_spec(num_trials, name=name, num_steps=16)):
             log_of(storage / name).append(batch)
     return storage
-
-
-@pytest.fixture
-def pharos(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pharos:
-    """Run a command in this process: its exit code, stdout and stderr."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pharos", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run
 
 
 def test_the_best_come_first_with_the_baseline_and_what_to_type_next(storage: Path, pharos: Pharos) -> None:
@@ -141,7 +119,6 @@ def test_what_cannot_be_is_one_message_and_exit_code_2(
 def test_a_log_is_compared_without_any_heavy_library(storage: Path) -> None:
     program = f"""
 import sys
-from pharos.cli import main
 sys.argv = ["pharos", "compare", "first", "--storage", {str(storage)!r}]
 try:
     main()

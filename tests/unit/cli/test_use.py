@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from tests.support import small_sweep
-
-from pharos.cli import main
-
-Pharos = Callable[..., tuple[int, str, str]]
+from tests.support.command_line import Pharos, in_this_process
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,19 +31,7 @@ def pharos(
     small_sweep.write_rows(tmp_path / "rows.jsonl")
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pharos", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run
+    return in_this_process(monkeypatch, capsys)
 
 
 def test_eval_prints_a_table_and_leaves_its_files(pharos: Pharos, tmp_path: Path) -> None:

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.support.command_line import Pharos, in_this_process
 
-from pharos.cli import main
 from pharos.console.row_view import PIECE_SHOWN, row_text, show_rows, visible
 from pharos.data.show import Piece, ShownPart, ShownRow
 
-Pharos = Callable[..., tuple[int, str, str]]
 HEAVY = ("torch", "ray", "mlflow", "optuna", "transformers", "deepspeed", "peft", "accelerate")
 ROWS = [{"question": f"Where is lighthouse {number}?", "answer": f"On cliff {number}."} for number in range(60)]
 README = Path(__file__).parents[3] / "README.md"
@@ -32,18 +31,8 @@ def pharos(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PHAROS_CACHE", str(cache_dir))
 
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pharos", "data", "check", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run
+    run = in_this_process(monkeypatch, capsys)
+    return lambda *arguments: run("data", "check", *arguments)
 
 
 @pytest.fixture

@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.command_line import Pharos
 from tests.support.simulated_sweep import Happening, simulated_spec, simulated_sweep
 
-from pharos.cli import main
 from pharos.track.sweeps import log_of
-
-Pharos = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def pharos(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Pharos:
-    """Run a command in this process: its exit code, stdout and stderr."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pharos", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run
 
 
 @pytest.fixture
