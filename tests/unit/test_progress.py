@@ -54,7 +54,7 @@ def test_a_terminal_has_a_bar_that_goes_away() -> None:
 def test_curves_are_dense_where_the_comparison_decides() -> None:
     console = plain()
     curve = {step: 1.0 / step for step in range(1, 201)}
-    show_curves(curve, curve | {200: 0.5}, console=console)
+    show_curves(curve, curve | {200: 0.505}, console=console)
     lines = text_of(console).splitlines()
     steps = [int(line.split()[0]) for line in lines[1:]]
     assert len(steps) == 12
@@ -62,7 +62,7 @@ def test_curves_are_dense_where_the_comparison_decides() -> None:
     assert steps[-1] == 200
     assert len([step for step in steps if step <= 30]) == 6
     assert lines[1].split() == ["1", "1.000000", "1.000000", "0.0e+00"]
-    assert lines[-1].split() == ["200", "0.005000", "0.500000", "5.0e-01"]
+    assert lines[-1].split() == ["200", "0.005000", "0.505000", "5.0e-01"]
 
 
 def test_a_curve_that_ended_early_shows_where() -> None:

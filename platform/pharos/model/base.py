@@ -20,7 +20,7 @@ from pharos.spec.model import SweepSpec
 TINY = "builtin:tiny"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
-SMALL_FILES = ("*.json", "*.jinja", "tokenizer.model", "*.txt")
+SMALL_FILES = ("*.json", "*.jinja", "tokenizer.model", "*.txt", "README.md")  # the card says the licence
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 

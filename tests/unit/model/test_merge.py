@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pharos
 from pharos.errors import HandOverError
-from pharos.model.merge import merge_adapter, verify_manifest
+from pharos.model.merge import add_card, merge_adapter, verify_manifest
 
 TOKENS = torch.tensor([[5, 17, 3, 90, 44]])
 BASES = {
@@ -135,6 +135,42 @@ def test_progress_counts_every_byte(make_base: MakeBase, make_adapter: MakeAdapt
     total = sum(tensor.nbytes for tensor in weights(base).values())
     assert seen[-1] == (total, total)
     assert seen == sorted(seen)
+
+
+def test_every_file_and_their_names_are_on_disk_before_the_merge_has_its_name(
+    make_base: MakeBase, make_adapter: MakeAdapter, tmp_path: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_base(max_shard_size="20KB", vocab_size=2048, tokenizer=tokenizer_dir)
+    adapter = make_adapter(base)
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        assert path.parent != tmp_path / "merged", "too late"
+        synced.append(path)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    merge_adapter(base, adapter, tmp_path / "merged")
+    assert {path.name for path in (tmp_path / "merged").iterdir()} <= {path.name for path in synced}
+    assert [path for path in synced if path.name.startswith(".merged.")], "the names in the directory"
+    assert synced[-1] == tmp_path, "its own name"
+
+
+def test_a_card_that_comes_later_is_in_the_manifest(
+    make_base: MakeBase, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    base = make_base()
+    merged = tmp_path / "merged"
+    merge_adapter(base, make_adapter(base), merged)
+    for text in ("# First", "# Second, and longer"):
+        add_card(merged, text)
+        verify_manifest(merged)
+        assert (merged / "README.md").read_text() == text
+    (merged / "README.md").write_text("# Third, longer still")
+    with pytest.raises(HandOverError, match=r"README.md has 21 bytes"):
+        verify_manifest(merged)
 
 
 def test_an_adapter_of_another_base_is_refused_and_leaves_nothing(

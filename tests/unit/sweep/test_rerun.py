@@ -132,7 +132,7 @@ def test_a_base_with_other_weights_of_the_same_shape_is_seen_by_its_curve(place:
 def test_what_is_no_trial_is_refused(place: Path) -> None:
     with pytest.raises(ModelError, match=r"is no trial of a sweep"):
         rerun(str(place / "base"), storage=place / "results", progress=print, watch=lambda a, b: None)
-    with pytest.raises(ModelError, match=r"small has no trial 3"):
+    with pytest.raises(ModelError, match=r"small-0003: small has no such trial"):
         rerun("small-0003", storage=place / "results", progress=print, watch=lambda a, b: None)
 
 
