@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 class Recipe:
     """How the base is trained. Everything here, and the text, decides the name of its folder."""
 
-    num_steps: int = 400
+    num_steps: int = 800
     rows: int = 36  # of one step
     row_tokens: int = 48
     warmup_steps: int = 30
@@ -51,12 +51,12 @@ def tiny_config() -> dict:
         "model_type": "llama",
         "dtype": "float32",
         "vocab_size": VOCAB_SIZE,
-        "hidden_size": 192,
+        "hidden_size": 160,
         "intermediate_size": 256,
         "num_hidden_layers": 3,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 8,
-        "head_dim": 24,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "head_dim": 40,
         "max_position_embeddings": MODEL_MAX_LENGTH,
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": True,
