@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, cycle, islice, zip_longest
 from pathlib import Path
+from statistics import median
 
 import torch
 from safetensors.torch import save_file
@@ -25,7 +26,7 @@ from pharos.model.tiny import Recipe
 from pharos.model.tiny_tokenizer import TEXT_END_ID, TURN_END, TURN_END_ID, TURN_START, docstrings, write_tokenizer
 
 NOT_LEARNED = -100
-THREAD_TRIALS = 3
+THREAD_TRIALS = 5
 """Steps that are timed for each number of threads."""
 Row = tuple[list[int], list[int]]  # tokens, labels: the same tokens, or NOT_LEARNED
 Word = list[int]  # the tokens of one word and the space before it
@@ -58,18 +59,18 @@ def on_faster_threads(steps: range) -> Iterator[int]:
     """Yield the steps of a loop, and run them on one of torch's threads or on one a core, whichever proves faster.
 
     On idle cores threads help even so small a model; beside other work they wait for each other and cost it threefold.
-    The first step, which pays for what is done once, is not counted.
+    They are tried in turns, and the median step counts: a first one pays for what is done once.
     """
     before = torch.get_num_threads()
-    spent_s = dict.fromkeys((1, os.cpu_count() or 1), 0.0)
-    trials = [None, *(threads for threads in spent_s for _ in range(THREAD_TRIALS))]
+    spent_s: dict[int, list[float]] = {threads: [] for threads in (1, os.cpu_count() or 1)}
+    trials = [*spent_s] * THREAD_TRIALS
     try:
         for step, threads in zip_longest(steps, trials[: len(steps)]):
-            torch.set_num_threads(threads or min(spent_s, key=spent_s.__getitem__))
+            torch.set_num_threads(threads or min(spent_s, key=lambda tried: median(spent_s[tried])))
             started = time.monotonic()
             yield step
             if threads is not None:
-                spent_s[threads] += time.monotonic() - started
+                spent_s[threads].append(time.monotonic() - started)
     finally:
         torch.set_num_threads(before)
 
