@@ -12,6 +12,7 @@ from typing import Literal
 from pharos.errors import PlanError
 from pharos.plan.budget import any_dropout, largest_rank, num_shards
 from pharos.plan.facts import BaseFacts, DataFacts, MachineFacts
+from pharos.plan.metrics import GENERATED
 from pharos.spec.model import SweepSpec
 
 GB = 10**9
@@ -106,7 +107,8 @@ def memory_plan(
         seats_bytes=SEAT_BYTES_PER_PARAMETER
         * adapter_parameters(base, r=largest_rank(spec))
         * spec.pool.seats_per_worker,
-        activations_bytes=activations_bytes(spec, base, data),
+        # The two never stand side by side: answers are generated between clocks.
+        activations_bytes=max(activations_bytes(spec, base, data), generation_bytes(spec, base, data)),
         host_bytes=GPU_CONTEXT_BYTES if on_gpu else WORKER_HOST_BYTES,
         budget_bytes=_budget_bytes(spec, machine),
         head_bytes=_head_bytes(spec),
@@ -154,6 +156,20 @@ def activations_bytes(spec: SweepSpec, base: BaseFacts, data: DataFacts) -> int:
     logits = int(2 * num_trained * base.vocab_size * dtype_bytes)
     logits_chunk = 2 * min(num_tokens, LOGITS_CHUNK_TOKENS) * base.vocab_size * 4
     return layers + logits + logits_chunk
+
+
+def generation_bytes(spec: SweepSpec, base: BaseFacts, data: DataFacts) -> int:
+    """What a worker keeps while its seats answer: keys and values of every token so far, and the last logits.
+
+    Keys and values count in full, though grouped ones are smaller; 0 where no answers are asked for.
+    """
+    if spec.search is None or spec.search.metric not in GENERATED:
+        return 0
+    asked = spec.search.generation
+    rows = spec.pool.seats_per_worker * min(asked.max_rows, data.num_eval_rows)
+    num_tokens = rows * (min(data.max_tokens, spec.data.max_length) + asked.max_new_tokens)
+    dtype_bytes = DTYPE_BYTES[base_dtype(spec)]
+    return dtype_bytes * (2 * base.num_hidden_layers * base.hidden_size * num_tokens + rows * base.vocab_size)
 
 
 def gigabytes(num_bytes: int) -> str:

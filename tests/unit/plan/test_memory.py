@@ -172,3 +172,20 @@ def test_bytes_are_written_as_people_say_them() -> None:
         "99 MB",
         "0 MB",
     ]
+
+
+def test_answers_that_rank_trials_need_their_keys_and_values(make_spec, llama_8b, rows, machine) -> None:
+    def activations(**search) -> int:
+        spec = make_spec(
+            train={"batch_size": 1, "micro_batch_size": 1, "activation_checkpointing": True},
+            search=search,
+            pool={"workers": 1, "seats_per_worker": 4, "gpus_per_worker": 1, "worker_memory_gb": 400},
+        )
+        return memory_plan(spec, llama_8b, rows, machine, sharding="replicate").activations_bytes
+
+    by_loss = activations()
+    some = activations(metric="exact_match", generation={"max_rows": 1, "max_new_tokens": 20})
+    many = activations(metric="exact_match", generation={"max_rows": 1000, "max_new_tokens": 20})
+    assert some == by_loss, "one short answer of each seat takes less than a clock"
+    tokens = 4 * 100 * (80 + 20)  # four seats answer the hundred eval rows that there are
+    assert many == 2 * (2 * 32 * 4096 * tokens + 400 * 128256)
