@@ -24,8 +24,9 @@ from pharos.plan.pool import PoolSettings
 from pharos.plan.trial import TrialPlan
 from pharos.spec.load import load_spec
 
-NUM_TRIALS = 12
+NUM_TRIALS, SEATS_PER_WORKER = 12, 6
 OVERRIDES = (
+    f"pool.seats_per_worker={SEATS_PER_WORKER}",  # so that all trials share each gather of the base
     "search.halving.enabled=false",
     "register.enabled=false",
     "test.generate=false",
@@ -56,7 +57,7 @@ def run(options: Options) -> Report:
                 title="seconds, from Ray's start to the last trial's end",
                 rows=[
                     {
-                        "way": "one pool of 8 seats",
+                        "way": f"one pool of {2 * SEATS_PER_WORKER} seats",
                         "total": round(pool["total_s"], 1),
                         "start-up": round(pool["total_s"] - pool["training_s"], 1),
                         "training": round(pool["training_s"], 1),
