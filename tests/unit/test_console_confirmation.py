@@ -13,6 +13,7 @@ from pharos.console import show_plan, show_result
 from pharos.console.live_view import LiveState, live_view
 from pharos.console.narration import narrate
 from pharos.plan import events as ev
+from pharos.plan import words
 from pharos.plan.confirmation import confirmed, repeats
 from pharos.plan.ledger import Ledger
 from pharos.plan.result import result_json
@@ -94,10 +95,23 @@ def test_the_end_names_the_confirmed_winner_with_spread_interval_and_probability
     [line] = narrate(ledger, [winner])[:1]
     assert line.text.startswith("confirmed under 3 further seeds: ")
     text = text_of(show_result, result_json(ledger, make_plan(spec)))
-    assert "under 3 further seeds mean spread to the baseline 95% interval better than it" in text
+    assert "3 further seeds mean spread difference 95% interval better" in text
     one = next(one for one in winner.contenders if one["number"] == winner.winner)
     assert f"{winner.winner:04d} {one['mean']:.4f} {one['std']:.4f} {one['difference']:+.4f}" in text
     assert "0000 baseline" in text
     assert "> 99.9%" in text or "99." in text
     unconfirmed = result_json(Ledger.of(searched(spec)), make_plan(spec))
     assert "further seeds" not in text_of(show_result, unconfirmed)
+
+
+def test_the_table_of_contenders_fits_a_terminal_of_eighty_columns() -> None:
+    spec = confirming()
+    ledger = Ledger.of(searched(spec))
+    for event in repeated(spec, ledger):
+        ledger.apply(event)
+    winner = confirmed(spec, ledger, CONFIRM)
+    assert winner is not None
+    ledger.apply(winner)
+    text = text_of(show_result, result_json(ledger, make_plan(spec)), width=80)
+    assert "3 further seeds mean spread difference 95% interval better" in text
+    assert f"{words.score(winner.contenders[0]['mean'])} {words.score(winner.contenders[0]['std'])}" in text

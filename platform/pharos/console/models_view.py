@@ -152,9 +152,9 @@ def show_version(
 
 def _versions(model: ListedModel) -> Table:
     names = [name for name in METRICS_SHOWN if any(name in version.metrics for version in model.versions)]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("version", justify="right", no_wrap=True)
-    table.add_column("aliases")
+    table.add_column("aliases", min_width=max(map(len, ("candidate", "champion", "previous"))))
     for name in names:
         table.add_column(name.removeprefix("test_exact_"), justify="right", no_wrap=True)
     table.add_column("trial", no_wrap=True)

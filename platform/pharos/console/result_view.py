@@ -112,11 +112,11 @@ def _lead(result: dict[str, Any], best: dict[str, Any], baseline: dict[str, Any]
 
 
 def _confirmation(result: dict[str, Any]) -> Table:
-    """The contenders under further seeds, best on average first, each with its difference to the baseline."""
+    """The contenders under further seeds, best on average first. difference, better: than the baseline."""
     confirmation = result["confirmation"]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column(f"under {len(confirmation['seeds'])} further seeds", no_wrap=True)
-    for name in ("mean", "spread", "to the baseline", "95% interval", "better than it"):
+    table.add_column(f"{len(confirmation['seeds'])} further seeds", no_wrap=True)
+    for name in ("mean", "spread", "difference", "95% interval", "better"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in sorted(confirmation["contenders"], key=lambda one: _by_mean(one, result["metric"])):
         is_baseline, is_winner = one["number"] == result["baseline"], one["number"] == confirmation["winner"]
