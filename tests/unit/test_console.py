@@ -224,6 +224,7 @@ def test_the_result_compares_the_winner_with_the_baseline_and_says_what_to_type(
         report=f"{long_root}/report.html",
         model_dir=f"{long_root}/merged",
         tracking_uri="sqlite:////storage/mlflow.db",
+        options=["--storage", "/a place"],
         console=console,
     )
     text = printed(console)
@@ -233,7 +234,9 @@ def test_the_result_compares_the_winner_with_the_baseline_and_says_what_to_type(
         "docker-assistant version 3, alias candidate",
         f"{long_root}/result.json\n",
         f"report    {long_root}/report.html\n",
-        "mlflow ui --backend-store-uri sqlite:////storage/mlflow.db\n",
+        "tracking  sqlite:////storage/mlflow.db\n",
+        "next      pharos compare quickstart --storage '/a place'\n",
+        "          pharos promote docker-assistant --storage '/a place'\n",
         f'model = AutoModelForCausalLM.from_pretrained("{long_root}/merged")\n',
     ):
         assert part in text

@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from pharos.cli.app import TRAIN, app
-from pharos.cli.options import Address, DashboardPort, Overrides, SpecPath, Storage, TrackingUri, load, places_of
+from pharos.cli.options import (
+    STORAGE,
+    Address,
+    DashboardPort,
+    Overrides,
+    SpecPath,
+    Storage,
+    TrackingUri,
+    load,
+    places_of,
+)
 from pharos.spec.model import SweepSpec
 
 INTERRUPTED = 130
@@ -101,15 +111,26 @@ def _run(spec: SweepSpec, path: Path, address: str | None, dashboard_port: int |
             "Stopped. Finished trials are kept, the others resume: run the same command again.", soft_wrap=True
         )
         sys.exit(INTERRUPTED)
+    from pharos.track.mlflow_client import shown
+
     paths = SweepPaths(staged.storage, spec.name)
     console.show_result(
         result,
         root=str(paths.root),
         report=str(paths.report) if paths.report.exists() else None,
         model_dir=str(paths.merged),
-        tracking_uri=spec.tracking.uri or paths.tracking_uri,
+        tracking_uri=shown(spec.tracking.uri) if spec.tracking.uri else paths.tracking_uri,
+        options=_options_of_later_verbs(staged.storage, spec),
         console=screen,
     )
+
+
+def _options_of_later_verbs(storage: Path, spec: SweepSpec) -> list[str]:
+    """With which other verbs find this sweep, its runs and its models."""
+    from pharos.track.mlflow_client import shown
+
+    options = [] if storage == STORAGE.absolute() else ["--storage", str(storage)]
+    return [*options, "--tracking-uri", shown(spec.tracking.uri)] if spec.tracking.uri else options
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -23,12 +24,13 @@ def show_result(
     report: str | None = None,
     model_dir: str | None = None,
     tracking_uri: str | None = None,
+    options: Sequence[str] = (),
     console: Console | None = None,
 ) -> None:
     """Print a result as `plan.result.result_json` makes it.
 
     root: directory of the sweep; report: its page; model_dir: of the merged model; tracking_uri: of MLflow. What is
-    none is left out.
+    none is left out. options: that later verbs need to find the sweep, such as --storage DIR.
     """
     console = console or Console(highlight=False)
     title = Text(result["sweep"], style="bold").append(f"  {result['state']}", style=_state_style(result["state"]))
@@ -41,6 +43,7 @@ def show_result(
         console.print("", _test_rows(result), sep="\n")
     console.print("", Text(_work(result), style="dim"), "", sep="\n")
     _show_places(console, result, root=root, report=report, model_dir=model_dir, tracking_uri=tracking_uri)
+    _show_next(console, result, options)
 
 
 def _leaderboard(result: dict[str, Any]) -> Table:
@@ -192,14 +195,24 @@ def _show_places(
     if report is not None:
         show("report", report)
     if tracking_uri is not None:
-        is_server = tracking_uri.startswith(("http:", "https:"))
-        show("tracking", tracking_uri if is_server else f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}")
+        show("tracking", tracking_uri)
     if model_dir is not None and registered:
         show(
             "use it",
             "from transformers import AutoModelForCausalLM",
             f'model = AutoModelForCausalLM.from_pretrained("{model_dir}")',
         )
+
+
+def _show_next(console: Console, result: dict[str, Any], options: Sequence[str]) -> None:
+    """What to type next, ready to be copied."""
+    commands = [["compare", result["sweep"]], ["ui"]]
+    if result["registered"]:
+        model = result["registered"]["model"]
+        commands += [["chat", f"{model}@{result['registered']['alias']}"], ["promote", model]]
+    for index, command in enumerate(commands):
+        text = shlex.join(["pharos", *command, *options])
+        console.print(Text(f"{'next' if index == 0 else '':<10}", style="dim") + Text(text), soft_wrap=True)
 
 
 def _state_style(state: str) -> str:
