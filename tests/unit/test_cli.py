@@ -363,6 +363,7 @@ def test_a_plan_is_printed_and_starts_and_writes_nothing(root: Path, pharos: Pha
 def test_a_plan_loads_no_heavy_library(root: Path) -> None:
     program = f"""
 import sys
+from pharos.cli import main
 sys.argv = ["pharos", "plan", {str(root / "sweep.yaml")!r}]
 try:
     code = main()
