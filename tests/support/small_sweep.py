@@ -166,6 +166,7 @@ class Workplace:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_hear_interrupts,
         )
         self.started.append(process)
         return process
@@ -223,6 +224,11 @@ def workplace(root: Path, base: Path, **sections: Any) -> Workplace:
     place = Workplace(root=root, environment=environment, mark=mark)
     place.write_spec(**sections)
     return place
+
+
+def _hear_interrupts() -> None:
+    """Where the tests run in the background of a shell, SIGINT is ignored, and a sweep of theirs would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen[str], *, timeout_s: float = PATIENCE_S) -> Finished:
