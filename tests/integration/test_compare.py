@@ -15,6 +15,7 @@ import psutil
 import pytest
 from tests.support.many_trials import many_trials, many_trials_spec
 from tests.support.mlflow_server import Server, wait_until
+from tests.support.small_sweep import HEARING_INTERRUPTS
 
 from pharos.plan.paths import tracking_uri_of
 from pharos.track.mlflow_runs import MlflowRuns
@@ -106,7 +107,7 @@ def test_ui_serves_the_store_until_it_is_stopped_and_leaves_no_process(storage: 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     ui = subprocess.Popen(
-        [sys.executable, "-m", "pharos", "ui", "--storage", str(storage), "--port", str(port)],
+        [*HEARING_INTERRUPTS, sys.executable, "-m", "pharos", "ui", "--storage", str(storage), "--port", str(port)],
         env=os.environ | {"PYTHONPATH": str(ROOT / "platform")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

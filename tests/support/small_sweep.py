@@ -35,6 +35,8 @@ PATIENCE_S = 500
 """A sweep takes 40 to 70 s on two idle cores, most of it Ray's start; on a machine that is busy, some times that."""
 THINGS = ("lamp", "fan", "radio", "oven", "heater", "pump", "screen", "door", "gate", "motor", "kettle", "camera")
 PLACES = ("hall", "kitchen", "garden", "cellar", "attic", "shop", "office")
+HEARING_INTERRUPTS = ("env", "--default-signal=INT")
+"""In front of a command: where tests run in the background of a shell SIGINT is ignored, and would be inherited so."""
 NOT_INHERITED = {
     # `pharos` is installed, and the home directory is another.
     *("PYTHONPATH", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
@@ -157,6 +159,7 @@ class Workplace:
     def start(self, verb: str, *arguments: str) -> subprocess.Popen[str]:
         """`pharos VERB sweep.yaml --storage results ARGUMENTS`, in a session of its own."""
         command = [sys.executable, "-m", "pharos", verb, str(self.spec), "--storage", str(self.root / "results")]
+        command = [*HEARING_INTERRUPTS, *command]
         process = subprocess.Popen(
             [*command, *arguments],
             cwd=self.root / "cwd",
@@ -166,7 +169,6 @@ class Workplace:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_hear_interrupts,
         )
         self.started.append(process)
         return process
@@ -224,11 +226,6 @@ def workplace(root: Path, base: Path, **sections: Any) -> Workplace:
     place = Workplace(root=root, environment=environment, mark=mark)
     place.write_spec(**sections)
     return place
-
-
-def _hear_interrupts() -> None:
-    """Where the tests run in the background of a shell, SIGINT is ignored, and a sweep of theirs would inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen[str], *, timeout_s: float = PATIENCE_S) -> Finished:
