@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pharos.cli.app import COMPARE, app
-from pharos.cli.options import STORAGE, SweepStorage
+from pharos.cli.options import STORAGE, SweepStorage, typed_again
 from pharos.errors import TrackingError, UserError
 
 if TYPE_CHECKING:
@@ -137,9 +137,7 @@ def _read(sweep: str, storage: Path, tracking_uri: str | None) -> ComparedSweep:
 
 def _next_steps(sweeps: tuple[ComparedSweep, ...], storage: Path, tracking_uri: str | None) -> list[str]:
     """A sweep that is not done goes on first; then curves of every trial, and what becomes of a winner."""
-    place = ["--tracking-uri", tracking_uri] if tracking_uri else []
-    if not tracking_uri and storage != STORAGE:
-        place = ["--storage", str(storage)]
+    place = ["--tracking-uri", tracking_uri] if tracking_uri else typed_again(storage)
     open_ones = [sweep.label for sweep in sweeps if sweep.state == "RUNNING"]
     steps = [f"pharos sweep SPEC   goes on with {', '.join(open_ones)}, unless it runs now"] if open_ones else []
     if tracking_uri is None:

@@ -31,6 +31,12 @@ Address = Annotated[
 DashboardPort = Annotated[int | None, typer.Option(help="Port of Ray's dashboard on loopback (default: a free one).")]
 
 
+def typed_again(storage: Path, tracking_uri: str | None = None) -> list[str]:
+    """The options that a suggested command needs to find what this one found."""
+    options = [] if storage.absolute() == STORAGE.absolute() else ["--storage", str(storage)]
+    return options if tracking_uri is None else [*options, "--tracking-uri", tracking_uri]
+
+
 def load(spec: Path, overrides: list[str] | None, storage: Path | None, tracking_uri: str | None) -> SweepSpec:
     from pharos.spec.load import load_spec
 

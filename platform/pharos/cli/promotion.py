@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pharos.cli.app import USE, app
-from pharos.cli.options import STORAGE, SweepStorage, TrackingUri
+from pharos.cli.options import STORAGE, SweepStorage, TrackingUri, typed_again
 from pharos.errors import HandOverError, UserError
 
 REFUSED = HandOverError.exit_code
@@ -60,7 +60,7 @@ def promote(
             base=base,
             progress=progress,
         )
-    console.show_promotion(outcome, options=_options(storage, tracking_uri))
+    console.show_promotion(outcome, options=typed_again(storage, tracking_uri))
     if not outcome.is_champion:
         raise typer.Exit(REFUSED)
 
@@ -87,7 +87,7 @@ def rollback(
             reason=reason,
             progress=progress,
         )
-    console.show_rollback(outcome, options=_options(storage, tracking_uri))
+    console.show_rollback(outcome, options=typed_again(storage, tracking_uri))
 
 
 @app.command(rich_help_panel=USE)
@@ -115,7 +115,7 @@ def models(
         if as_json:
             typer.echo(json.dumps([entry.to_json() for entry in listed], indent=2, ensure_ascii=False))
         else:
-            console.show_models(listed, options=_options(storage, tracking_uri), is_detailed=bool(written))
+            console.show_models(listed, options=typed_again(storage, tracking_uri), is_detailed=bool(written))
         return
     found = find_version(uri, one[1] or one[3], version=one[2], alias=one[4])
     [entry] = list_models(uri, found.model)
@@ -123,15 +123,9 @@ def models(
     if as_json:
         typer.echo(json.dumps(version.to_json(), indent=2, ensure_ascii=False))
     else:
-        console.show_version(version, files=found.artifacts, options=_options(storage, tracking_uri))
+        console.show_version(version, files=found.artifacts, options=typed_again(storage, tracking_uri))
 
 
 def _check_reason(reason: str | None) -> None:
     if reason is not None and len(reason) > MAX_REASON:
         raise UserError(f"--reason has {len(reason)} characters, a tag holds {MAX_REASON}: shorten it.")
-
-
-def _options(storage: Path, tracking_uri: str | None) -> list[str]:
-    """What has to be typed again in the commands that are suggested."""
-    options = [] if storage == STORAGE.absolute() else ["--storage", str(storage)]
-    return options + ([] if tracking_uri is None else ["--tracking-uri", tracking_uri])

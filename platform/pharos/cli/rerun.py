@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pharos.cli.app import COMPARE, app
-from pharos.cli.options import STORAGE, SweepStorage
+from pharos.cli.options import STORAGE, SweepStorage, typed_again
 
 if TYPE_CHECKING:
     from pharos.sweep.rerun import Rerun
@@ -50,7 +50,7 @@ def _say(done: Rerun, storage: Path) -> None:
     )
     if done.is_same:
         typer.echo(f"the same: {done.trial} again, within {TOLERANCE:g} over its first {done.held_steps} steps")
-        where = "" if storage == STORAGE else f" --storage {storage}"
+        where = "".join(f" {word}" for word in typed_again(storage))
         verb = "rerun" if len(done.first) < done.num_steps else "export"
         output = "" if verb == "rerun" else f" --output {done.trial}-model"
         typer.echo(f"next:     pharos {verb} {done.trial}{output}{where}  (nothing was kept of this run)")

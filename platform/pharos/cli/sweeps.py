@@ -12,7 +12,6 @@ import typer
 
 from pharos.cli.app import TRAIN, app
 from pharos.cli.options import (
-    STORAGE,
     Address,
     DashboardPort,
     Overrides,
@@ -21,6 +20,7 @@ from pharos.cli.options import (
     TrackingUri,
     load,
     places_of,
+    typed_again,
 )
 from pharos.spec.model import SweepSpec
 
@@ -114,23 +114,16 @@ def _run(spec: SweepSpec, path: Path, address: str | None, dashboard_port: int |
     from pharos.track.mlflow_client import shown
 
     paths = SweepPaths(staged.storage, spec.name)
+    own_store = shown(spec.tracking.uri) if spec.tracking.uri else None
     console.show_result(
         result,
         root=str(paths.root),
         report=str(paths.report) if paths.report.exists() else None,
         model_dir=str(paths.merged),
-        tracking_uri=shown(spec.tracking.uri) if spec.tracking.uri else paths.tracking_uri,
-        options=_options_of_later_verbs(staged.storage, spec),
+        tracking_uri=own_store or paths.tracking_uri,
+        options=typed_again(staged.storage, own_store),
         console=screen,
     )
-
-
-def _options_of_later_verbs(storage: Path, spec: SweepSpec) -> list[str]:
-    """With which other verbs find this sweep, its runs and its models."""
-    from pharos.track.mlflow_client import shown
-
-    options = [] if storage == STORAGE.absolute() else ["--storage", str(storage)]
-    return [*options, "--tracking-uri", shown(spec.tracking.uri)] if spec.tracking.uri else options
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

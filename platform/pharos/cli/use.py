@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from pharos.cli.app import USE, app
-from pharos.cli.options import STORAGE, SweepStorage
+from pharos.cli.options import STORAGE, SweepStorage, typed_again
 
 Model = Annotated[
     str,
@@ -90,8 +90,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(evaluation.to_json() | {"output": str(folder)}, ensure_ascii=False, indent=2))
     else:
-        again = {"--storage": None if storage == STORAGE else storage, "--tracking-uri": tracking_uri, "--base": base}
-        options = [str(word) for option in again.items() if option[1] is not None for word in option]
+        options = [*typed_again(storage, tracking_uri), *(["--base", str(base)] if base else [])]
         console.show_evaluation(
             evaluation.to_json(),
             folder=str(folder),

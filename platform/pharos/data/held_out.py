@@ -16,12 +16,12 @@ import numpy as np
 from pharos.data.formats import Conversation, Text
 from pharos.data.load import Notes, chunks_of, rows_of_chunk
 from pharos.data.parts import Kitchen, SplitPart, make_split_part
-from pharos.data.sources import BUILTIN, Source, content_digest, find_sources, key_of
-from pharos.data.split import fractions_of, split_of
+from pharos.data.recipe import open_kitchen
+from pharos.data.sources import BUILTIN, Source, content_digest, key_of
+from pharos.data.split import split_of
 from pharos.data.store import TokenRows
-from pharos.data.template import choose_template
 from pharos.data.template_warnings import template_warnings
-from pharos.data.tokenise import Skipped, load_tokenizer, refuse_long_rows
+from pharos.data.tokenise import Skipped, refuse_long_rows
 from pharos.errors import DataError
 from pharos.plan.exchange import Split
 from pharos.spec.model import DataSpec
@@ -55,17 +55,7 @@ def held_out_rows(
     that are left out among them. root: of relative paths. Raises DataError for rows that are malformed, too long where
     data.long_rows=error, or not there; BaseModelError for a tokenizer that cannot be used.
     """
-    tokenizer = load_tokenizer(tokenizer_dir)
-    template = choose_template(
-        spec.template,
-        root=root,
-        directory=tokenizer_dir,
-        special_tokens=tokenizer.special_tokens,
-        adds_bos=tokenizer.adds_bos,
-    )
-    sources = find_sources(spec, root=root)
-    fractions = fractions_of(sources, spec.eval_fraction, spec.test_fraction)
-    kitchen = Kitchen(spec=spec, tokenizer=tokenizer, template=template, fractions=fractions)
+    sources, kitchen = open_kitchen(spec, root=root, tokenizer_dir=tokenizer_dir)
     if split is None:
         split = "test" if spec.train == BUILTIN else "train"
     source = sources.get(split, sources["train"])
@@ -91,7 +81,12 @@ def held_out_rows(
     if not places:
         first = f": {skipped[0].origin} for: {skipped[0].reason}" if skipped else ""
         raise DataError(f"{key_of(spec, split)}: no row is left to evaluate{first} ({len(skipped):,} were left out).")
-    made_of = [content_digest(source), split, spec.model_dump(exclude={"train", "eval", "test"}), template.source]
+    made_of = [
+        content_digest(source),
+        split,
+        spec.model_dump(exclude={"train", "eval", "test"}),
+        kitchen.template.source,
+    ]
     ends = {part.end_of_turn for part in parts} - {None}
     return HeldOutRows(
         rows=_joined(parts),
@@ -99,9 +94,9 @@ def held_out_rows(
         references=[reference for part in parts for reference in part.references],
         places=places,
         digest=hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16],
-        stop_ids=tuple(sorted({*tokenizer.stop_ids, *(end for end in ends if end is not None)})),
+        stop_ids=tuple(sorted({*kitchen.tokenizer.stop_ids, *(end for end in ends if end is not None)})),
         skipped=skipped,
-        notes=(*source.notes, *notes.warnings(), *template_warnings(template, tokenizer.known_tokens)),
+        notes=(*source.notes, *notes.warnings(), *template_warnings(kitchen.template, kitchen.tokenizer.known_tokens)),
         is_text=is_text,
     )
 

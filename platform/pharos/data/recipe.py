@@ -34,6 +34,23 @@ class Recipe:
 
 def recipe_of(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_digest: str) -> Recipe:
     """Sources, tokenizer, template and the digest over them, their contents and what of `spec` changes tokens."""
+    sources, kitchen = open_kitchen(spec, root=root, tokenizer_dir=tokenizer_dir)
+    tokenizer, template = kitchen.tokenizer, kitchen.template
+    made_from = {
+        "version": FORMAT_VERSION,
+        "spec": spec.model_dump(exclude=NOT_IN_DIGEST),
+        "fractions": kitchen.fractions,
+        "contents": {split: content_digest(source) for split, source in sources.items()},
+        "tokenizer": tokenizer_digest,
+        "special_tokens": dict(tokenizer.special_tokens),
+        "template": [template.name, template.source],
+    }
+    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    return Recipe(digest=digest, sources=sources, kitchen=kitchen)
+
+
+def open_kitchen(spec: DataSpec, *, root: Path, tokenizer_dir: Path) -> tuple[Mapping[Split, Source], Kitchen]:
+    """What rows are read from, and what makes tokens of them. Raises DataError, or BaseModelError for the tokenizer."""
     tokenizer = load_tokenizer(tokenizer_dir)
     template = choose_template(
         spec.template,
@@ -44,15 +61,4 @@ def recipe_of(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_dige
     )
     sources = find_sources(spec, root=root)
     fractions = fractions_of(sources, spec.eval_fraction, spec.test_fraction)
-    made_from = {
-        "version": FORMAT_VERSION,
-        "spec": spec.model_dump(exclude=NOT_IN_DIGEST),
-        "fractions": fractions,
-        "contents": {split: content_digest(source) for split, source in sources.items()},
-        "tokenizer": tokenizer_digest,
-        "special_tokens": dict(tokenizer.special_tokens),
-        "template": [template.name, template.source],
-    }
-    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
-    kitchen = Kitchen(spec=spec, tokenizer=tokenizer, template=template, fractions=fractions)
-    return Recipe(digest=digest, sources=sources, kitchen=kitchen)
+    return sources, Kitchen(spec=spec, tokenizer=tokenizer, template=template, fractions=fractions)

@@ -59,10 +59,11 @@ def contenders(ledger: Ledger, confirm: ConfirmSpec) -> list[int]:
 
 def repeats(spec: SweepSpec, ledger: Ledger, confirm: ConfirmSpec) -> list[TrialPlan]:
     """The trials to train for a confirmation, those of one seed together."""
+    numbers = contenders(ledger, confirm)
     return [
         _again(ledger.trials[number].plan, Repeat(number, seed), spec)
         for seed in range(1, confirm.seeds + 1)
-        for number in contenders(ledger, confirm)
+        for number in numbers
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from pharos.errors import PlanError
 from pharos.plan.budget import any_dropout, largest_rank, num_shards
 from pharos.plan.facts import BaseFacts, DataFacts, MachineFacts
-from pharos.plan.metrics import GENERATED
+from pharos.plan.metrics import asked_answers
 from pharos.spec.model import SweepSpec
 
 GB = 10**9
@@ -163,9 +163,9 @@ def generation_bytes(spec: SweepSpec, base: BaseFacts, data: DataFacts) -> int:
 
     Keys and values count in full, though grouped ones are smaller; 0 where no answers are asked for.
     """
-    if spec.search is None or spec.search.metric not in GENERATED:
+    asked = asked_answers(spec)
+    if asked is None:
         return 0
-    asked = spec.search.generation
     rows = spec.pool.seats_per_worker * min(asked.max_rows, data.num_eval_rows)
     num_tokens = rows * (min(data.max_tokens, spec.data.max_length) + asked.max_new_tokens)
     dtype_bytes = DTYPE_BYTES[base_dtype(spec)]

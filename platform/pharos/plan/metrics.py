@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from math import inf, isnan
 
+from pharos.spec.model import GenerationSpec, SweepSpec
+
 EVAL_LOSS = "eval_loss"
 GENERATED = ("exact_match", "bleu_4", "rouge_1", "rouge_2", "rouge_l")
 """Of generated answers against their references, from 0 to 1: higher is better. Every other metric is a loss."""
+
+
+def ranking_metric(spec: SweepSpec) -> str:
+    """What ranks the trials of a sweep; a single fine-tune keeps its best eval_loss."""
+    return spec.search.metric if spec.search else EVAL_LOSS
+
+
+def asked_answers(spec: SweepSpec) -> GenerationSpec | None:
+    """The answers that rank the trials, none where a loss does."""
+    return spec.search.generation if spec.search and spec.search.metric in GENERATED else None
 
 
 def is_higher_better(metric: str) -> bool:

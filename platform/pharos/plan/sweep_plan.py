@@ -15,7 +15,7 @@ from pharos.plan.confirmation import num_contenders
 from pharos.plan.facts import BaseFacts, DataFacts, MachineFacts
 from pharos.plan.hyperparameters import baseline_params
 from pharos.plan.memory import MemoryPlan, base_dtype, choose_sharding
-from pharos.plan.metrics import GENERATED
+from pharos.plan.metrics import asked_answers, ranking_metric
 from pharos.plan.remarks import infos, warnings
 from pharos.plan.trial import BASELINE, TrialPlan
 from pharos.spec.model import SweepSpec
@@ -127,10 +127,10 @@ def _num_repeats(spec: SweepSpec) -> int:
 
 def _generation_clocks(spec: SweepSpec, data: DataFacts) -> int:
     """By the tokens that pass through the base: a clock takes them forward and, at the same price, backward."""
-    if spec.search is None or spec.search.metric not in GENERATED:
+    asked = asked_answers(spec)
+    if asked is None:
         return 0
-    asked = min(spec.search.generation.max_rows, data.num_eval_rows)
-    answered = asked * (data.mean_tokens + spec.search.generation.max_new_tokens)
+    answered = min(asked.max_rows, data.num_eval_rows) * (data.mean_tokens + asked.max_new_tokens)
     row_tokens = spec.data.max_length if spec.data.packing else data.mean_tokens
     return max(1, round(answered / (2 * spec.train.micro_batch_size * row_tokens)))
 
@@ -157,10 +157,10 @@ def _check_facts(spec: SweepSpec, base: BaseFacts, data: DataFacts) -> None:
             "test.generate=true asks for answers to the test rows, but rows of the form text hold no questions. "
             "Remove test.generate."
         )
-    if spec.search is not None and spec.search.metric in GENERATED and has_no_questions:
+    if asked_answers(spec) is not None and has_no_questions:
         raise PlanError(
-            f"search.metric={spec.search.metric} asks for answers to the eval rows, but rows of the form text hold no "
-            "questions. Use eval_loss."
+            f"search.metric={ranking_metric(spec)} asks for answers to the eval rows, but rows of the form text "
+            "hold no questions. Use eval_loss."
         )
     if not base.targets:
         raise PlanError(

@@ -19,7 +19,7 @@ from pharos.plan.exchange import Admit, Evict, Orders, RoundReport, Score, Score
 from pharos.plan.halving import decide
 from pharos.plan.hyperparameters import Params
 from pharos.plan.ledger import Ledger
-from pharos.plan.metrics import EVAL_LOSS
+from pharos.plan.metrics import EVAL_LOSS, ranking_metric
 from pharos.plan.seating import WaitingTrial, free_seats, next_waiting
 from pharos.plan.sweep_plan import SweepPlan
 from pharos.plan.trial import BASELINE, TrialPlan, TrialState, repeat_of
@@ -323,7 +323,7 @@ class Desk:
 
     @property
     def _metric(self) -> str:
-        return self._spec.search.metric if self._spec.search else "eval_loss"
+        return ranking_metric(self._spec)
 
     def _give_back(self, name: str, pool: _Pool, reason: str) -> None:
         """The trials of a lost pool wait again, and resume where their checkpoints are."""

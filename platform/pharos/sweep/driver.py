@@ -21,7 +21,7 @@ from pharos.plan import events as ev
 from pharos.plan.confirmation import confirmed, is_confirmed, repeats
 from pharos.plan.exchange import Score
 from pharos.plan.ledger import Ledger
-from pharos.plan.metrics import GENERATED
+from pharos.plan.metrics import asked_answers, ranking_metric
 from pharos.plan.pool import GenerationSettings, PoolSettings
 from pharos.plan.result import result_json
 from pharos.plan.trial import BASELINE
@@ -129,7 +129,7 @@ def pool_settings(staged: Staged, paths: SweepPaths, pool: str) -> PoolSettings:
         r_max=plan.r_max,
         micro_batch_size=spec.train.micro_batch_size,
         report_every=plan.report_every,
-        metric=spec.search.metric if spec.search else "eval_loss",
+        metric=ranking_metric(spec),
         metric_scope=spec.search.metric_scope if spec.search else "best",
         dtype=plan.dtype,
         activation_checkpointing=spec.train.activation_checkpointing,
@@ -141,12 +141,12 @@ def pool_settings(staged: Staged, paths: SweepPaths, pool: str) -> PoolSettings:
 
 def _generation(staged: Staged) -> GenerationSettings | None:
     """What a pool asks of its trials, where answers are what ranks them."""
-    search = staged.spec.search
-    if search is None or search.metric not in GENERATED:
+    asked = asked_answers(staged.spec)
+    if asked is None:
         return None
     return GenerationSettings(
-        max_rows=search.generation.max_rows,
-        max_new_tokens=search.generation.max_new_tokens,
+        max_rows=asked.max_rows,
+        max_new_tokens=asked.max_new_tokens,
         stop_ids=tuple(staged.data.stop_ids),
         pad_id=staged.data.pad_id,
     )

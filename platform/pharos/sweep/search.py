@@ -20,7 +20,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from pharos.plan.hyperparameters import Params, baseline_params
 from pharos.plan.ledger import Ledger, TrialRecord
-from pharos.plan.metrics import EVAL_LOSS, is_higher_better
+from pharos.plan.metrics import is_higher_better, ranking_metric
 from pharos.plan.trial import BASELINE, TrialState
 from pharos.spec.model import Domain, Scalar, SweepSpec
 from pharos.sweep.study import TOLD_AS, distributions, inside, intermediates, to_value, told_value
@@ -36,7 +36,7 @@ class SweepSearch(OptunaSearch):
     def __init__(self, spec: SweepSpec, ledger: Ledger, *, num_trials: int) -> None:
         self._sweep_spec = spec
         self._domains: Mapping[str, Domain] = spec.search.space if spec.search else {}
-        metric = spec.search.metric if spec.search else EVAL_LOSS
+        metric = ranking_metric(spec)
         mode = "max" if is_higher_better(metric) else "min"
         super().__init__(space=None, metric=metric, mode=mode, study_name=spec.name)
         self._space = distributions(self._domains)

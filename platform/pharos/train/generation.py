@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from pharos.data.prepare import open_prompts
 from pharos.model.adapter_bank import AdapterBank
@@ -26,12 +27,12 @@ from pharos.train.group import Group
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """What the seats are asked: token ids of each prompt, and the reference answers as text."""
+    """What the seats are asked: token ids of each prompt, the reference answers as text, and what reads theirs."""
 
     prompts: tuple[tuple[int, ...], ...]
     references: tuple[str, ...]
     settings: GenerationSettings
-    base_dir: Path
+    tokenizer: PreTrainedTokenizerBase
 
 
 def open_questions(settings: GenerationSettings, *, data_dir: Path, base_dir: Path) -> Questions:
@@ -41,7 +42,7 @@ def open_questions(settings: GenerationSettings, *, data_dir: Path, base_dir: Pa
         prompts=tuple(tuple(prompt.tolist()) for prompt in prompts[: settings.max_rows]),
         references=tuple(references[: settings.max_rows]),
         settings=settings,
-        base_dir=base_dir,
+        tokenizer=load_tokenizer(base_dir),
     )
 
 
@@ -62,8 +63,7 @@ def answer_metrics(
     num_shards, shard = (group.world_size, group.rank) if split_rows else (1, 0)
     own = questions.prompts[shard::num_shards]
     answers_SP = greedy_answers(own, seats, questions.settings, base=base, bank=bank, group=group)
-    tokenizer = load_tokenizer(questions.base_dir)
-    texts_SP = [tokenizer.batch_decode(answers, skip_special_tokens=True) for answers in answers_SP]
+    texts_SP = [questions.tokenizer.batch_decode(answers, skip_special_tokens=True) for answers in answers_SP]
     if split_rows:
         parts = group.all_gather_objects(texts_SP)
         texts_SP = [_in_order([part[index] for part in parts], len(questions.prompts)) for index in range(len(seats))]

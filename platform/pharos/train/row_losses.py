@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pharos.data.store import TokenRows
-from pharos.train.batches import fuse
+from pharos.train.batches import fuse, target_counts
 from pharos.train.loss import logits_at, sums_by_seat, token_losses
 
 FORWARD_TOKENS = 4096
@@ -55,20 +55,19 @@ def row_losses(
 
     progress: told (rows done, rows in all) after each pass.
     """
-    loss_sums = np.zeros(len(rows), dtype=np.float64)
-    num_tokens, num_right = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
+    loss_sums, num_right = np.zeros(len(rows), dtype=np.float64), np.zeros(len(rows), dtype=np.int64)
     num_done = 0
     for indices in _passes(rows.lengths, batch_tokens):
         batch = fuse(rows, [np.array([index]) for index in indices], model.device)  # each row as a seat of its own
         logits_NV = logits_at(model, batch.tokens_RT, batch.positions_N, batch.own_positions_RT)
         losses_N = token_losses(logits_NV, batch.targets_N).double()
         right_N = logits_NV.argmax(dim=-1) == batch.targets_N
-        for out, values_N in ((loss_sums, losses_N), (num_right, right_N), (num_tokens, torch.ones_like(right_N))):
+        for out, values_N in ((loss_sums, losses_N), (num_right, right_N)):
             out[indices] = sums_by_seat(values_N.to(torch.float64), batch.seats_N, len(indices)).cpu().numpy()
         num_done += len(indices)
         if progress:
             progress(num_done, len(rows))
-    return RowLosses(loss_sums=loss_sums, num_tokens=num_tokens, num_right=num_right)
+    return RowLosses(loss_sums=loss_sums, num_tokens=target_counts(rows), num_right=num_right)
 
 
 def _passes(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
