@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pharos.errors import StorageError, TrackingError
 from pharos.plan import events as ev
@@ -17,20 +17,17 @@ from pharos.plan.comparison import ComparedSweep, TrialFacts, sweep_of_ledger, w
 from pharos.plan.ledger import Ledger
 from pharos.plan.seat_time import SeatTime
 from pharos.plan.trial import TrialState
-from pharos.spec.fields import nearest
 from pharos.spec.model import Domain
 from pharos.spec.space import domain_of
-from pharos.track.mlflow_client import open_store, request_limits, shown, tracking_errors
+from pharos.track.mlflow_client import all_pages, open_store, request_limits, runs_with, shown, tracking_errors
 from pharos.track.run_values import of_param
-from pharos.track.sweeps import log_of
+from pharos.track.sweeps import log_of, which_sweep
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 READ_TIMEOUT_S = 30
-NUM_NAMED = 10
-"""Sweeps that an error names at most."""
 SPACE_PREFIX = "search.space."
 
 
@@ -61,7 +58,7 @@ def sweep_of_mlflow(uri: str, name: str) -> ComparedSweep:
     remedy = "Start it (mlflow server), correct --tracking-uri, or name the storage that has the event log."
     with request_limits(timeout_s=READ_TIMEOUT_S, max_retries=0), tracking_errors(uri, remedy):
         client = open_store(uri, "Correct --tracking-uri.")
-        experiments = [str(experiment.experiment_id) for experiment in _pages(client.search_experiments)]
+        experiments = [str(experiment.experiment_id) for experiment in all_pages(client.search_experiments)]
         found = _find(client, experiments, {"pharos.kind": "sweep", "pharos.sweep": name})
         if not found:
             sweeps = _find(client, experiments, {"pharos.kind": "sweep"})
@@ -76,30 +73,11 @@ def _find(client: MlflowClient, experiments: list[str], tags: Mapping[str, str])
     """All runs with these tags. A value that no tag of ours can have finds none."""
     if not all(re.fullmatch(r"[\w.-]+", value) for value in tags.values()):
         return []
-    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    return _pages(client.search_runs, experiments, wanted)
-
-
-def _pages(search: Any, *arguments: Any) -> list[Any]:
-    """All pages of a search."""
-    found: list[Any] = []
-    token = None
-    while token is None or token:
-        page = search(*arguments, max_results=1000, page_token=token)
-        found += page
-        token = page.token or ""
-    return found
+    return runs_with(client, experiments, tags)
 
 
 def _unknown(uri: str, name: str, there: list[str]) -> TrackingError:
-    guess = nearest(name, there)
-    if guess:
-        remedy = f"Did you mean {guess}?"
-    elif there:
-        more = f" and {len(there) - NUM_NAMED} more" if len(there) > NUM_NAMED else ""
-        remedy = f"There are: {', '.join(there[:NUM_NAMED])}{more}."
-    else:
-        remedy = "It holds no sweep at all: correct --tracking-uri."
+    remedy = which_sweep(name, there, none="It holds no sweep at all: correct --tracking-uri.")
     return TrackingError(f"sweep={name}: no sweep of this name is tracked in {shown(uri)}. {remedy}")
 
 

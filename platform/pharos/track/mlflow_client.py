@@ -9,21 +9,23 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pharos.errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 SERVER_SCHEMES = ("http", "https", "databricks")
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 CHECK_TIMEOUT_S = 4
+PAGE_SIZE = 1000  # the most that MLflow gives at a time
 SQLITE_MAGIC = b"SQLite format 3\0"
 
 
@@ -84,6 +86,23 @@ def ensure_experiment(client: MlflowClient, name: str, artifact_root: Path | Non
     is_server = urlsplit(client.tracking_uri).scheme in SERVER_SCHEMES
     location = None if is_server or artifact_root is None else artifact_root.resolve().as_uri()
     return str(client.create_experiment(name, artifact_location=location))
+
+
+def all_pages(search: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Everything that a search of an MLflow client finds, page after page."""
+    found: list[Any] = []
+    token = None
+    while token is None or token:
+        page = search(*arguments, max_results=PAGE_SIZE, page_token=token)
+        found += page
+        token = page.token or ""
+    return found
+
+
+def runs_with(client: MlflowClient, experiments: list[str], tags: Mapping[str, str]) -> list[Run]:
+    """All runs of these experiments that have these tags."""
+    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    return all_pages(client.search_runs, experiments, wanted)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pharos.plan.hyperparameters import dotted
 from pharos.plan.metrics import EVAL_LOSS
 from pharos.plan.seat_time import SeatTime
 from pharos.plan.trial import TrialPlan, TrialState, repeat_of, trial_name
-from pharos.track.mlflow_client import connect, ensure_experiment, request_limits, shown, tracking_errors
+from pharos.track.mlflow_client import connect, ensure_experiment, request_limits, runs_with, shown, tracking_errors
 from pharos.track.run_values import as_params, cut, flat, in_ms, without_password
 
 if TYPE_CHECKING:
@@ -263,14 +263,7 @@ class MlflowRuns:
 
     def _search(self, tags: Mapping[str, str]) -> list[Any]:
         """All runs with these tags."""
-        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        runs: list[Any] = []
-        token = None
-        while token is None or token:
-            page = self.client.search_runs([self._experiment_id], wanted, max_results=1000, page_token=token)
-            runs += page
-            token = page.token or ""
-        return runs
+        return runs_with(self.client, [self._experiment_id], tags)
 
     def _note(self, run: _Run) -> _Pending:
         return self._pending.setdefault(run.id, _Pending())

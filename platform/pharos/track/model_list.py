@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pharos.plan.registered import ListedModel, ListedVersion
 from pharos.track.champion import history
-from pharos.track.mlflow_client import CHECK_TIMEOUT_S, open_store, request_limits, tracking_errors
-from pharos.track.model_versions import NOT_THERE, REMEDY, unknown_model
+from pharos.track.mlflow_client import CHECK_TIMEOUT_S, all_pages, open_store, request_limits, tracking_errors
+from pharos.track.model_versions import REMEDY, registered_model
 from pharos.track.turns import Intent, Place, intents
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-PAGE = 500
 
 
 def list_models(tracking_uri: str, name: str | None = None) -> list[ListedModel]:
@@ -24,24 +21,17 @@ def list_models(tracking_uri: str, name: str | None = None) -> list[ListedModel]
 
     Raises TrackingError when the store is not there or does not answer, ModelError where it has no such model.
     """
-    from mlflow.exceptions import MlflowException
-
     client = open_store(tracking_uri, REMEDY)
     with request_limits(timeout_s=CHECK_TIMEOUT_S, max_retries=0), tracking_errors(tracking_uri, REMEDY):
         if name is None:
-            found = list(_pages(lambda token: client.search_registered_models(max_results=PAGE, page_token=token)))
+            found = all_pages(client.search_registered_models)
             return [_listed(client, registered) for registered in sorted(found, key=lambda model: str(model.name))]
-        try:
-            return [_listed(client, client.get_registered_model(name))]
-        except MlflowException as error:
-            if error.error_code not in NOT_THERE:
-                raise
-            raise unknown_model(client, tracking_uri, name) from None
+        return [_listed(client, registered_model(client, tracking_uri, name))]
 
 
 def _listed(client: MlflowClient, registered: Any) -> ListedModel:
     name = str(registered.name)
-    found = _pages(lambda token: client.search_model_versions(f"name = '{name}'", max_results=PAGE, page_token=token))
+    found = all_pages(client.search_model_versions, f"name = '{name}'")
     versions = [_version(version, registered.aliases) for version in found]
     return ListedModel(
         name=name,
@@ -68,11 +58,3 @@ def _version(version: Any, aliases: Any) -> ListedVersion:
         run_id=str(version.run_id),
         tags=dict(version.tags),
     )
-
-
-def _pages(page: Any) -> Iterator[Any]:
-    token = None
-    while token is None or token:
-        found = page(token)
-        yield from found
-        token = found.token or ""

@@ -5,7 +5,6 @@ Files stay where they lie when this machine holds them; from a server they are f
 
 from __future__ import annotations
 
-import difflib
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,10 +15,12 @@ from urllib.request import url2pathname
 
 from pharos.errors import ModelError
 from pharos.folders import ensure_folder
+from pharos.spec.fields import nearest
 from pharos.track.mlflow_client import CHECK_TIMEOUT_S, open_store, request_limits, shown, tracking_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
 
 MERGED, ADAPTER = "merged", "adapter"
 """Directories of the trial's run that hold the merged model and, beside it, the adapter."""
@@ -60,12 +61,7 @@ def find_version(
 
     client = open_store(tracking_uri, REMEDY)
     with request_limits(timeout_s=CHECK_TIMEOUT_S, max_retries=0), tracking_errors(tracking_uri, REMEDY):
-        try:
-            registered = client.get_registered_model(model)
-        except MlflowException as error:
-            if error.error_code not in NOT_THERE:
-                raise
-            raise unknown_model(client, tracking_uri, model) from None
+        registered = registered_model(client, tracking_uri, model)
         aliases = {name: str(number) for name, number in registered.aliases.items()}
         number = version if alias is None else aliases.get(alias)
         if number is None:
@@ -125,7 +121,19 @@ def local_artifacts(artifact_uri: str) -> Path | None:
     return Path(url2pathname(artifacts.path)) if artifacts.scheme in ("", "file") else None
 
 
-def unknown_model(client: MlflowClient, tracking_uri: str, model: str) -> ModelError:
+def registered_model(client: MlflowClient, tracking_uri: str, model: str) -> RegisteredModel:
+    """A registered model. Raises ModelError, with what there is, where the store has none of that name."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(model)
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
+        raise _unknown_model(client, tracking_uri, model) from None
+
+
+def _unknown_model(client: MlflowClient, tracking_uri: str, model: str) -> ModelError:
     names = sorted(entry.name for entry in client.search_registered_models(max_results=1000))
     there = f"There are: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}." if names else "There is none."
     return ModelError(
@@ -135,5 +143,5 @@ def unknown_model(client: MlflowClient, tracking_uri: str, model: str) -> ModelE
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    near = nearest(name, names)
+    return f" Did you mean {near}?" if near else ""

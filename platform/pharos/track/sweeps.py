@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from pharos.errors import StorageError
+from pharos.spec.fields import nearest
 from pharos.track.event_log import EventLog
 
 EVENTS = "events"
@@ -28,7 +28,8 @@ def find_sweep(name_or_path: str, storage: Path) -> Path:
         remedy = "Name the directory that holds the sweep with --storage."
     else:
         reason = f"no sweep of this name lies in {storage}, and it is no sweep's directory"
-        remedy = _remedy(name_or_path, sweeps_in(storage))
+        none = "That storage holds no sweep at all: name another one with --storage."
+        remedy = which_sweep(name_or_path, sweeps_in(storage), none=none)
     raise StorageError(f"sweep={name_or_path}: {reason}. {remedy}")
 
 
@@ -46,11 +47,11 @@ def _is_sweep(directory: Path) -> bool:
     return any((directory / EVENTS).glob("*.jsonl"))
 
 
-def _remedy(name: str, there: Sequence[str]) -> str:
+def which_sweep(name: str, there: Sequence[str], *, none: str) -> str:
+    """What to type in the place of a name that no sweep has; none: what to say where there is no sweep at all."""
     if not there:
-        return "That storage holds no sweep at all: name another one with --storage."
-    near = difflib.get_close_matches(name, there, n=1)
-    if near:
-        return f"Did you mean {near[0]}?"
+        return none
+    if near := nearest(name, there):
+        return f"Did you mean {near}?"
     more = f" and {len(there) - NUM_NAMED} more" if len(there) > NUM_NAMED else ""
     return f"There are: {', '.join(there[:NUM_NAMED])}{more}."
