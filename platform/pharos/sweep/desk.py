@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
-from typing import Any
+from typing import Any, Protocol
 
 from pharos.plan import events as ev
 from pharos.plan.budget import trial_plan
@@ -55,6 +55,15 @@ class _Pool:
         return free_seats(self.seats, num_seats=self.num_seats, seats_per_worker=-(-self.num_seats // self.workers))
 
 
+class EventListener(Protocol):
+    """Hears every event in the desk's own process, as it is written. It must be quick, and raise nothing."""
+
+    def begin(self, past: Sequence[ev.Event]) -> None:
+        """What the log held when this session began."""
+
+    def take(self, events: Sequence[ev.Event]) -> None: ...
+
+
 class Desk:
     """Create it, `open` it once, then pools attach and exchange while proxies admit trials and wait for reports."""
 
@@ -66,6 +75,7 @@ class Desk:
         *,
         patience: Patience = Patience(),
         now: Callable[[], float] = time.time,
+        listener: EventListener | None = None,
     ) -> None:
         self._spec, self._plan, self._log, self._patience, self._now = spec, plan, log, patience, now
         self._events: list[ev.Event] = list(log.read())
@@ -81,6 +91,9 @@ class Desk:
         self._closing: str | None = None
         self._failure: str | None = None
         self._changed = asyncio.Condition()
+        self._listener = listener
+        if listener is not None:
+            listener.begin(self._events)
 
     # What the driver asks.
 
@@ -362,6 +375,8 @@ class Desk:
         for event in written:
             self._events.append(event)
             self._ledger.apply(event)
+        if self._listener is not None:
+            self._listener.take(written)
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -38,6 +38,7 @@ from pharos.sweep.result_file import write_report_of, write_result
 from pharos.sweep.search import SweepSearch
 from pharos.sweep.seat import seat_of
 from pharos.sweep.staging import Staged
+from pharos.sweep.telemetry import SweepMetrics, backlog_shown
 from pharos.track.event_log import EventLog
 from pharos.track.follower import Follower
 from pharos.track.mlflow_client import check_tracking, shown
@@ -173,7 +174,7 @@ class _Run:
             self._desk = (
                 ray.remote(Desk)
                 .options(name=desk_name(self._spec.name), num_cpus=0, resources=HEAD, max_concurrency=1000)
-                .remote(self._spec, self._plan, self._log)
+                .remote(self._spec, self._plan, self._log, listener=SweepMetrics(self._spec, self._plan))
             )
             ray.get(
                 self._desk.open.remote(
@@ -184,7 +185,10 @@ class _Run:
                 )
             )
             follower = Follower(self._log, self._runs())
-            with listening(self._desk, [self._view.update, follower.publish]):
+            with (
+                backlog_shown(self._spec.name, lambda: follower.backlog),
+                listening(self._desk, [self._view.update, follower.publish]),
+            ):
                 self._sweep()
                 self._hand_over(follower)
                 result = self._finish()

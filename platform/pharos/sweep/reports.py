@@ -43,6 +43,9 @@ def finished(report: RoundReport, num_seats: int) -> ev.RoundFinished:
         num_seats=num_seats,
         num_tokens=report.num_tokens,
         num_padded_tokens=report.num_padded_tokens,
+        num_row_tokens=report.num_row_tokens,
+        checkpoint_bytes=report.checkpoint_bytes,
+        memory=tuple(asdict(memory) for memory in report.memory),
         **asdict(report.times),
     )
 

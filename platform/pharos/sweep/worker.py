@@ -6,7 +6,8 @@ from typing import Any
 
 from pharos.plan.exchange import Orders, RoundReport
 from pharos.plan.pool import PoolSettings
-from pharos.sweep.names import NAMESPACE
+from pharos.sweep.names import NAMESPACE, sweep_of
+from pharos.sweep.telemetry import clock_counter
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -28,4 +29,5 @@ def train_loop(config: dict[str, Any]) -> None:
     def exchange(report: RoundReport) -> Orders:
         return ray.get(desk.exchange.remote(attempt, report))
 
-    run_pool(settings=settings, pool=pool, group=group, exchange=exchange)
+    count_clock = clock_counter(sweep_of(config["desk"]), pool=settings.pool, worker=group.rank)
+    run_pool(settings=settings, pool=pool, group=group, exchange=exchange, on_clock=count_clock)

@@ -19,17 +19,30 @@ from pharos.train.clocks import RoundLog, train_round
 from pharos.train.evaluation import mean_losses
 from pharos.train.generation import Questions, answer_metrics, open_questions
 from pharos.train.group import Group
+from pharos.train.measure import checkpoint_bytes, worker_memory
 from pharos.train.open_pool import Pool
 from pharos.train.seats import Seated, Worker, admit, discard_old_checkpoints, evict, open_worker, save_moved, score
 
+TIMED_PARTS = ("gather", "forward", "backward", "optimizer")
+"""Parts of a clock that RoundTimes names; the making of batches is what they leave."""
 
-def run_pool(*, settings: PoolSettings, pool: Pool, group: Group, exchange: Callable[[RoundReport], Orders]) -> None:
+
+def run_pool(
+    *,
+    settings: PoolSettings,
+    pool: Pool,
+    group: Group,
+    exchange: Callable[[RoundReport], Orders],
+    on_clock: Callable[[], None] = lambda: None,
+) -> None:
     """Train what `exchange` orders until it says close. All ranks call this; `exchange` is called on rank 0 alone.
+    `on_clock` is called on every rank after each clock.
 
     The first report is empty, and so is one after a round without live seats: the exchange may then wait for trials.
     All ranks obey the same orders in the same order, so that they run the same collectives.
     """
     worker = open_worker(settings, pool, group)
+    worker.on_clock = on_clock
     questions = _questions(settings)
     report = _empty_report(settings)
     while True:
@@ -47,7 +60,7 @@ def run_pool(*, settings: PoolSettings, pool: Pool, group: Group, exchange: Call
 
         started = time.monotonic()
         clocks = round_clocks(worker)
-        log = train_round(worker, clocks)
+        log = train_round(worker, clocks, timed=report.round % max(1, clocks))  # each place of a round in turn
         trained = time.monotonic()
         evaluations = evaluate_moved(worker, questions) if clocks > 0 else {}
         evaluated = time.monotonic()
@@ -57,6 +70,7 @@ def run_pool(*, settings: PoolSettings, pool: Pool, group: Group, exchange: Call
             evaluation_s=evaluated - trained,
             checkpoint_s=time.monotonic() - evaluated,
             exchange_s=exchange_s,
+            **{f"{part}_s": log.parts_s.get(part, 0.0) for part in TIMED_PARTS},
         )
         report = gather_report(worker, log, evaluations, scores, clocks=clocks, times=times, number=report.round + 1)
 
@@ -140,16 +154,20 @@ def gather_report(
     number: int,
 ) -> RoundReport:
     """What all ranks did in a round; times are rank 0's, and exchange_s is of the exchange before the round."""
-    logs = worker.group.all_gather_objects((log, _seat_reports(worker, log, evaluations)))
+    own = (log, _seat_reports(worker, log, evaluations), checkpoint_bytes(worker), worker_memory(worker))
+    logs = worker.group.all_gather_objects(own)
     return RoundReport(
         pool=worker.settings.pool,
         round=number,
         clocks=clocks,
-        live_seat_clocks=sum(log.live_seat_clocks for log, _ in logs),
-        num_tokens=sum(log.num_tokens for log, _ in logs),
-        num_padded_tokens=sum(log.num_padded_tokens for log, _ in logs),
+        live_seat_clocks=sum(log.live_seat_clocks for log, *_ in logs),
+        num_tokens=sum(log.num_tokens for log, *_ in logs),
+        num_row_tokens=sum(log.num_row_tokens for log, *_ in logs),
+        num_padded_tokens=sum(log.num_padded_tokens for log, *_ in logs),
+        checkpoint_bytes=sum(written for _, _, written, _ in logs),
+        memory=tuple(memory for *_, memory in logs),
         times=times,
-        seats=tuple(seat for _, seats in logs for seat in seats),
+        seats=tuple(seat for _, seats, *_ in logs for seat in seats),
         scores=tuple(scores),
     )
 

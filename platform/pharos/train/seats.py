@@ -5,7 +5,7 @@ Everything that changes while a pool runs lies in one Worker. The clocks themsel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from pharos.train.evaluation import mean_losses
 from pharos.train.group import Group
 from pharos.train.open_pool import Pool
 from pharos.train.optimizer import SeatedAdamW
+from pharos.train.stopwatch import Stopwatch
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class Worker:
     """One rank of a pool: what it was given, and all that changes while it runs.
 
     losses_K: each seat's part of its unfinished step's mean loss. target_counts: trained tokens of each training row.
+    on_clock: called after every clock.
     """
 
     settings: PoolSettings
@@ -61,6 +63,8 @@ class Worker:
     optimizer: SeatedAdamW
     losses_K: torch.Tensor
     target_counts: np.ndarray
+    stopwatch: Stopwatch
+    on_clock: Callable[[], None] = lambda: None
     seated: dict[int, Seated] = field(default_factory=dict)
 
     @property
@@ -98,6 +102,8 @@ class Worker:
 
 def open_worker(settings: PoolSettings, pool: Pool, group: Group) -> Worker:
     """A rank with empty seats."""
+    stopwatch = Stopwatch(group.device)
+    pool.base.time_gathers(stopwatch)
     return Worker(
         settings=settings,
         pool=pool,
@@ -105,6 +111,7 @@ def open_worker(settings: PoolSettings, pool: Pool, group: Group) -> Worker:
         optimizer=SeatedAdamW(pool.bank),
         losses_K=torch.zeros(pool.bank.num_seats, dtype=pool.bank.values_KP.dtype, device=group.device),
         target_counts=target_counts(pool.data["train"]),
+        stopwatch=stopwatch,
     )
 
 
