@@ -51,9 +51,10 @@ BASELINE_SCORE = _gauge("pharos_sweep_baseline_metric", "Score of trial 0, the f
 NODE_HOURS = _gauge("pharos_sweep_node_hours", "Hours of the nodes that hold workers, added up", *SWEEP)
 COST = _gauge("pharos_sweep_cost", "Node-hours times pool.price_per_node_hour, in its currency", *SWEEP)
 TRACKING_BACKLOG = _gauge("pharos_sweep_tracking_backlog_events", "Events that MLflow has not taken yet", *SWEEP)
-RUNG_DECISIONS = _counter("pharos_sweep_rung_decisions", "Decisions at rungs", *SWEEP, "decision")
-TRIALS_ENDED = _counter("pharos_sweep_trials_ended", "Trials that ended, by final state", *SWEEP, "state")
-POOLS_LOST = _counter("pharos_sweep_pools_lost", "Pools whose workers died", *SWEEP)
+RUNG_DECISIONS = _gauge(
+    "pharos_sweep_rung_decisions", "Decisions at rungs so far: stopped or went_on", *SWEEP, "decision"
+)
+POOLS_LOST = _gauge("pharos_sweep_pools_lost", "How often a pool's workers died, so far", *SWEEP)
 
 SEATS = _gauge("pharos_pool_seats", "Seats of an open pool", *POOL)
 SEATS_TAKEN = _gauge("pharos_pool_seats_taken", "Seats in which a trial trains", *POOL)
@@ -67,7 +68,6 @@ TOKENS = _counter("pharos_pool_tokens", "Positions that passed in clocks: traine
 SECONDS = _counter("pharos_pool_seconds", "Seconds of the pool's rank 0, by what they were spent on", *POOL, "part")
 FLOPS = _counter("pharos_pool_flops", "Floating-point operations of clocks, without pads (plan/flops.py)", *POOL)
 CHECKPOINT_BYTES = _counter("pharos_pool_checkpoint_bytes", "Bytes of checkpoints written", *POOL)
-ATTEMPTS = _counter("pharos_pool_starts", "Times that the pool's workers came up", *POOL)
 
 SEAT_TAKEN = _gauge("pharos_seat_taken", "1 while a trial sits in the seat", *POOL, "seat")
 SEAT_PROGRESS = _gauge("pharos_seat_progress_ratio", "Share of its steps that the seat's trial has done", *POOL, "seat")

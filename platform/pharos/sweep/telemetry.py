@@ -132,20 +132,8 @@ class SweepMetrics:
     # Counters: what this session adds.
 
     def _count(self, event: ev.Event) -> None:
-        sweep, add = self.spec.name, self.exporter.add
-        match event:
-            case ev.RungDecided():
-                add(m.RUNG_DECISIONS, (sweep, "stopped" if event.stopped else "went_on"), 1)
-            case ev.TrialEnded():
-                add(m.TRIALS_ENDED, (sweep, event.state), 1)
-            case ev.PoolLost():
-                add(m.POOLS_LOST, (sweep,), 1)
-            case ev.PoolOpened():
-                add(m.ATTEMPTS, (sweep, event.pool), 1)
-            case ev.RoundFinished():
-                self._count_round(event)
-
-    def _count_round(self, event: ev.RoundFinished) -> None:
+        if not isinstance(event, ev.RoundFinished):
+            return
         pool, add = (self.spec.name, event.pool), self.exporter.add
         add(m.CLOCKS, pool, event.clocks)
         add(m.SEAT_CLOCKS, pool, event.clocks * event.num_seats)
@@ -170,7 +158,11 @@ class SweepMetrics:
             (m.TRIAL_CLOCKS, sweep): ledger.totals.live_seat_clocks,
             (m.TRIAL_CLOCKS_EXPECTED, sweep): self.plan.expected_trial_clocks,
             (m.NODE_HOURS, sweep): self._node_time.node_s / 3600,
+            (m.POOLS_LOST, sweep): ledger.restarts,
         }
+        stopped = sum(decision.stopped for decision in ledger.decisions)
+        for name, decisions in {"stopped": stopped, "went_on": len(ledger.decisions) - stopped}.items():
+            values[m.RUNG_DECISIONS, (*sweep, name)] = decisions
         for state in TrialState:
             values[m.TRIALS, (*sweep, str(state))] = states.count(state)
         if self.spec.pool.price_per_node_hour is not None:
