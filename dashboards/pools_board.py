@@ -8,7 +8,7 @@ from shapes import HALF, Dashboard, Panel, Query, Row
 from pharos.sweep import metrics as m
 
 PARTS = rate(m.SECONDS, by="sweep, pool, part")
-ALL_PARTS = "on (sweep, pool) group_left sum by (sweep, pool) (" + f"rate({m.SECONDS.exported}{POOLS}{WINDOW}))"
+ALL_PARTS = rate(m.SECONDS)
 PADS = f'sum by (sweep, pool) (rate({m.TOKENS.exported}{{sweep=~"$sweep", pool=~"$pool", kind="pad"}}{WINDOW}))'
 CLOCK_S = (
     f"sum by (sweep, pool) (rate({m.SECONDS.exported}"
@@ -74,7 +74,9 @@ POOLS_BOARD = Dashboard(
                     "Where the time goes",
                     "Shares of a pool's time. Parts of a clock are timed on one clock of a round, on rank 0; gather is "
                     "waiting for the base's shards, exchange is waiting for the desk",
-                    Query(expr=f"{PARTS} / ({ALL_PARTS} > 0)", legend=OF_POOL + " {{part}}"),
+                    Query(
+                        expr=f"{PARTS} / on (sweep, pool) group_left () ({ALL_PARTS} > 0)", legend=OF_POOL + " {{part}}"
+                    ),
                     unit="percentunit",
                     kind="areas",
                 ),

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 TRAIN, COMPARE, USE = "Train", "Compare and repeat", "Use a model"
 """Panels of `pharos --help`."""
 ORDER = (
-    *("plan", "sweep", "train", "data"),
+    *("plan", "sweep", "train", "top", "data"),
     *("compare", "report", "ui", "rerun"),
     *("models", "promote", "rollback", "eval", "chat", "export", "merge"),
 )

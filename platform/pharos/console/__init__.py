@@ -15,6 +15,7 @@ from pharos.console.progress import bytes_progress, steps_progress
 from pharos.console.rerun_view import show_curves
 from pharos.console.result_view import show_result
 from pharos.console.row_view import show_rows
+from pharos.console.top import show_top
 
 __all__ = [
     "LiveSweep",
@@ -32,6 +33,7 @@ __all__ = [
     "show_result",
     "show_rollback",
     "show_rows",
+    "show_top",
     "show_version",
     "steps_progress",
     "told",

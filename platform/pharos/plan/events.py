@@ -151,7 +151,8 @@ class WinnerConfirmed(Event):
 class RoundFinished(Event):
     """One round of a pool: the numbers behind throughput, occupancy and the split of time, as RoundReport has them.
 
-    memory: WorkerMemory as plain dicts, by worker. A log of an earlier version lacks what has a default here.
+    num_flops: of its clocks (plan/flops.py). memory: WorkerMemory as plain dicts, by worker. A log of an earlier
+    version lacks what has a default here.
     """
 
     kind: ClassVar[str] = "round_finished"
@@ -171,6 +172,7 @@ class RoundFinished(Event):
     backward_s: float = 0.0
     optimizer_s: float = 0.0
     num_row_tokens: int = 0
+    num_flops: float = 0.0
     checkpoint_bytes: int = 0
     memory: tuple[dict[str, int], ...] = ()
 

@@ -235,7 +235,7 @@ class Desk:
                 batch.append(ended(seat, state, reason))
         batch += [scored(score) for score in report.scores if score.split == "test"]
         if report.clocks:
-            batch.append(finished(report, pool.num_seats))
+            batch.append(finished(report, pool.num_seats, self._plan.base))
         self._emit(*batch)
         for seat in known:
             self._mail(seat.number)

@@ -14,9 +14,8 @@ from math import isfinite
 from typing import Any
 
 from pharos.plan import events as ev
-from pharos.plan.cost import NodeTime
-from pharos.plan.flops import training_flops
 from pharos.plan.ledger import Ledger
+from pharos.plan.standing import PoolWatch, seconds_by_part, token_kinds
 from pharos.plan.sweep_plan import SweepPlan
 from pharos.plan.trial import BASELINE, TrialState
 from pharos.spec.model import SweepSpec
@@ -91,9 +90,7 @@ class SweepMetrics:
     plan: SweepPlan
     exporter: RayExporter = field(default_factory=RayExporter)
     _ledger: Ledger = field(default_factory=Ledger)
-    _node_time: NodeTime = field(default_factory=NodeTime)
-    _opened: dict[str, ev.PoolOpened] = field(default_factory=dict)
-    _rounds: dict[str, ev.RoundFinished] = field(default_factory=dict)
+    _watch: PoolWatch = field(default_factory=PoolWatch)
     _gauges: Gauges | None = None
 
     def begin(self, past: Sequence[ev.Event]) -> None:
@@ -115,19 +112,7 @@ class SweepMetrics:
 
     def _apply(self, event: ev.Event) -> None:
         self._ledger.apply(event)
-        self._node_time.apply(event)
-        match event:
-            case ev.SweepStarted():
-                self._opened.clear()
-                self._rounds.clear()
-            case ev.PoolOpened():
-                self._opened[event.pool] = event
-                self._rounds.pop(event.pool, None)
-            case ev.PoolLost() | ev.PoolClosed():
-                self._opened.pop(event.pool, None)
-                self._rounds.pop(event.pool, None)
-            case ev.RoundFinished():
-                self._rounds[event.pool] = event
+        self._watch.apply(event)
 
     # Counters: what this session adds.
 
@@ -143,8 +128,7 @@ class SweepMetrics:
             add(m.TOKENS, (*pool, kind), tokens)
         for part, seconds in seconds_by_part(event).items():
             add(m.SECONDS, (*pool, part), seconds)
-        flops = training_flops(self.plan.base, num_row_tokens=event.num_row_tokens, num_tokens=event.num_tokens)
-        add(m.FLOPS, pool, flops)
+        add(m.FLOPS, pool, event.num_flops)
 
     # Gauges: what is true now.
 
@@ -157,7 +141,7 @@ class SweepMetrics:
             (m.TRIALS_TO_COME, sweep): max(0, self.plan.num_trials - len(states)) + states.count(TrialState.WAITING),
             (m.TRIAL_CLOCKS, sweep): ledger.totals.live_seat_clocks,
             (m.TRIAL_CLOCKS_EXPECTED, sweep): self.plan.expected_trial_clocks,
-            (m.NODE_HOURS, sweep): self._node_time.node_s / 3600,
+            (m.NODE_HOURS, sweep): self._watch.node_time.node_s / 3600,
             (m.POOLS_LOST, sweep): ledger.restarts,
         }
         stopped = sum(decision.stopped for decision in ledger.decisions)
@@ -166,7 +150,7 @@ class SweepMetrics:
         for state in TrialState:
             values[m.TRIALS, (*sweep, str(state))] = states.count(state)
         if self.spec.pool.price_per_node_hour is not None:
-            values[m.COST, sweep] = self._node_time.cost(self.spec.pool.price_per_node_hour)
+            values[m.COST, sweep] = self._watch.node_time.cost(self.spec.pool.price_per_node_hour)
         best, baseline = ledger.best(), ledger.trials.get(BASELINE)
         for metric, trial in ((m.BEST, best), (m.BASELINE_SCORE, baseline)):
             if trial is not None and trial.score is not None and isfinite(trial.score):
@@ -176,24 +160,25 @@ class SweepMetrics:
     def _pool_gauges(self) -> dict[tuple[m.Metric, Tags], float]:
         values: dict[tuple[m.Metric, Tags], float] = {}
         taken = [trial.pool for trial in self._ledger.records() if trial.state == TrialState.RUNNING]
-        for name, opened in self._opened.items():
+        for name, opened in self._watch.opened.items():
             pool = (self.spec.name, name)
             values[m.SEATS, pool] = opened.num_seats
             values[m.SEATS_TAKEN, pool] = taken.count(name)
             values[m.WORKERS, pool] = opened.workers
             if self.spec.pool.peak_tflops_per_worker is not None:
                 values[m.PEAK_FLOPS, pool] = self.spec.pool.peak_tflops_per_worker * 1e12 * opened.workers
-            if (last := self._rounds.get(name)) is not None:
+            if self._watch.rounds[name]:
+                last = self._watch.rounds[name][-1]
                 values[m.CLOCK_RATE, pool] = last.clocks / max(sum(seconds_by_part(last).values()), 1e-9)
         return values
 
     def _seat_gauges(self) -> dict[tuple[m.Metric, Tags], float]:
         values: dict[tuple[m.Metric, Tags], float] = {}
-        for name, opened in self._opened.items():
+        for name, opened in self._watch.opened.items():
             for place in range(opened.num_seats):
                 values[m.SEAT_TAKEN, (self.spec.name, name, str(place))] = 0.0
         for trial in self._ledger.records():
-            if trial.state == TrialState.RUNNING and trial.pool in self._opened:
+            if trial.state == TrialState.RUNNING and trial.pool in self._watch.opened:
                 seat = (self.spec.name, trial.pool, str(trial.seat))
                 values[m.SEAT_TAKEN, seat] = 1.0
                 values[m.SEAT_PROGRESS, seat] = trial.step / trial.plan.num_steps
@@ -202,38 +187,12 @@ class SweepMetrics:
     def _worker_gauges(self) -> dict[tuple[m.Metric, Tags], float]:
         return {
             (m.WORKER_MEMORY, (self.spec.name, name, str(memory["worker"]), part)): memory[part]
-            for name, last in self._rounds.items()
+            for name, rounds in self._watch.rounds.items()
+            for last in list(rounds)[-1:]
             for memory in last.memory
             for part in ("base", "seats", "activations", "host")
             if memory[part]
         }
-
-
-def token_kinds(event: ev.RoundFinished) -> dict[str, int]:
-    """Positions of a round's clocks: trained on, read as context, pads. A log of an earlier version has no context."""
-    rows = max(event.num_row_tokens, event.num_tokens)
-    return {
-        "trained": event.num_tokens,
-        "context": rows - event.num_tokens,
-        "pad": max(0, event.num_padded_tokens - rows),
-    }
-
-
-def seconds_by_part(event: ev.RoundFinished) -> dict[str, float]:
-    """Seconds of a round, each counted once; `batch` is what the parts of its clocks leave."""
-    clocks = {
-        "gather": event.gather_s,
-        "forward": event.forward_s,
-        "backward": event.backward_s,
-        "optimizer": event.optimizer_s,
-    }
-    rest = {
-        "batch": max(0.0, event.clocks_s - sum(clocks.values())),
-        "evaluation": event.evaluation_s,
-        "checkpoint": event.checkpoint_s,
-        "exchange": event.exchange_s,
-    }
-    return clocks | rest
 
 
 def clock_counter(sweep: str, *, pool: str, worker: int) -> Callable[[], None]:
