@@ -87,12 +87,24 @@ CLUSTER = Dashboard(
             ),
         ),
         Row(
-            title="Losses",
+            title="Coming and going",
             panels=(
+                chart(
+                    "Pools and workers",
+                    "Of open pools; they come and go with the trials that wait",
+                    Query(
+                        expr=f"count by (sweep) ({of_sweeps(m.WORKERS, by='sweep, pool')})", legend="{{sweep}} pools"
+                    ),
+                    Query(
+                        expr=f"sum by (sweep) ({of_sweeps(m.WORKERS, by='sweep, pool')})", legend="{{sweep}} workers"
+                    ),
+                    width=THIRD,
+                ),
                 chart(
                     "Pools lost",
                     "So far; trials of a lost pool resume from their checkpoints",
                     Query(expr=of_sweeps(m.POOLS_LOST), legend="{{sweep}}"),
+                    width=THIRD,
                 ),
                 chart(
                     "Nodes that were started and stopped",
@@ -100,6 +112,7 @@ CLUSTER = Dashboard(
                     Query(expr="sum(autoscaler_started_nodes_total) or vector(0)", legend="started"),
                     Query(expr="sum(autoscaler_stopped_nodes_total) or vector(0)", legend="stopped"),
                     Query(expr="sum(autoscaler_failed_create_nodes_total) or vector(0)", legend="could not be made"),
+                    width=THIRD,
                 ),
             ),
         ),

@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def prometheus(url: str, *, start_s: float, end_s: float) -> Ask:
-    """Asks a Prometheus over a stretch of time. Raises OSError where none answers, ValueError for a wrong query."""
+    """Asks a Prometheus over a stretch of time. Ends the program where none answers; ValueError for a wrong query."""
 
     def ask(expr: str) -> list[Series]:
         step_s = max(1.0, (end_s - start_s) / NUM_POINTS)
@@ -74,6 +74,11 @@ def prometheus(url: str, *, start_s: float, end_s: float) -> Ask:
                 body = json.load(answer)
         except urllib.error.HTTPError as error:
             raise ValueError(f"{expr}: {json.load(error).get('error')}") from error
+        except urllib.error.URLError as error:
+            raise SystemExit(
+                f"--prometheus={url} does not answer ({error.reason}). Start it as dashboards/README.md says, or name "
+                "where it listens."
+            ) from error
         series = [
             Series(labels=found["metric"], points=tuple((at, float(value)) for at, value in found["values"]))
             for found in body["data"]["result"]
@@ -127,9 +132,10 @@ def _drawn(panel: Panel, ask: Ask, *, with_library: bool) -> tuple[str, bool]:
         plot_bgcolor="#181b1f",
         font={"size": 11},
         showlegend=panel.kind != "timeline",
-        legend={"orientation": "h", "y": -0.12},
+        legend={"orientation": "h", "y": -0.1},
+        xaxis={"tickformat": "%H:%M:%S"},
         yaxis={
-            "tickformat": ".0%" if panel.unit == "percentunit" else "~s",
+            "tickformat": "~%" if panel.unit == "percentunit" else "~s",
             "ticksuffix": "%" * (panel.unit == "percent"),
         },
     )

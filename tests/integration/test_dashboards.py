@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 from tests.support.ray_nodes import free_ports, start_node
-from tests.support.small_sweep import Workplace, wait_until, workplace
+from tests.support.small_sweep import Workplace, finish, wait_until, workplace
+
+from pharos.plan.events import RoundFinished
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = ROOT / "dashboards"
@@ -28,10 +30,11 @@ from build import DASHBOARDS as BOARDS  # noqa: E402
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
-    """A sweep that has ended, and the Prometheus that watched it."""
+    """A sweep that has ended, and the Prometheus that watched it. tops: what `pharos top --address` said meanwhile."""
 
     url: str
     ask: look.Ask
+    tops: list[subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +67,30 @@ def watched(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Itera
             url = start_prometheus(place, ray_directory=Path(directory), port=prometheus_port)
             place.environment["RAY_ADDRESS"] = address
             started_s = time.time()
-            run = place.run("sweep")
+            sweep = place.start("sweep")
+            wait_until(lambda: _has_trained(place) or sweep.poll() is not None, "nothing was trained")
+            tops = [asked_top(place, *arguments) for arguments in (("small", "--json"), ("--once",), ("large",))]
+            run = finish(sweep)
             assert run.returncode == 0, run.stdout + run.stderr
-            yield Watched(url=url, ask=look.prometheus(url, start_s=started_s, end_s=time.time()))
+            yield Watched(url=url, ask=look.prometheus(url, start_s=started_s, end_s=time.time()), tops=tops)
         finally:
             place.end_everything()
+
+
+def asked_top(place: Workplace, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`pharos top`, of the cluster that RAY_ADDRESS names."""
+    return subprocess.run(
+        [sys.executable, "-m", "pharos", "top", *arguments],
+        cwd=place.root / "cwd",
+        env=place.environment | {"COLUMNS": "120", "LINES": "40"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _has_trained(place: Workplace) -> bool:
+    return any(isinstance(event, RoundFinished) for event in place.events())
 
 
 def start_prometheus(place: Workplace, *, ray_directory: Path, port: int) -> str:
@@ -131,6 +153,21 @@ def test_the_figures_are_those_of_the_sweep(watched: Watched) -> None:
     gather = watched.ask('sum(ray_pharos_pool_seconds_total{part="gather"})')
     assert gather, "two workers share one base, so gathers take time"
     assert watched.ask("sum(ray_pharos_pool_seats)")[0].points[-1][1] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_top_asks_the_desk_of_a_sweep_on_the_cluster(watched: Watched) -> None:
+    as_json, once, wrong = watched.tops
+    assert as_json.returncode == 0, as_json.stderr
+    facts = json.loads(as_json.stdout)
+    assert (facts["sweep"], facts["state"]) == ("small", "RUNNING")
+    assert facts["pools"][0]["shares"]["gather"] > 0
+    assert once.returncode == 0, once.stderr
+    assert "pool-0" in once.stdout
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "sweep=large does not run on the cluster at 127.0.0.1:" in wrong.stderr
+    assert "There are: small" in wrong.stderr
 
 
 @pytest.mark.slow

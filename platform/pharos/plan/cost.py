@@ -25,7 +25,7 @@ class NodeTime:
             self.node_s += self.num_nodes * max(event.time_s - self.until_s, 0.0)
         self.until_s = max(self.until_s, event.time_s)
         match event:
-            case ev.SweepStarted():
+            case ev.SweepStarted() | ev.SweepEnded():
                 self.nodes.clear()
             case ev.PoolOpened():
                 self.nodes[event.pool] = frozenset(getattr(event, "nodes", ())) or frozenset({""})

@@ -140,7 +140,7 @@ class PoolWatch:
     def apply(self, event: ev.Event) -> None:
         self.node_time.apply(event)
         match event:
-            case ev.SweepStarted():
+            case ev.SweepStarted() | ev.SweepEnded():
                 self.opened.clear()
                 self.rounds.clear()
             case ev.PoolOpened():
