@@ -14,6 +14,7 @@ from rich.text import Text
 from pharos.console.live import REFRESHES_PER_S
 from pharos.console.live_view import LiveState
 from pharos.console.top_view import told_ended, top_view
+from pharos.errors import StorageError
 from pharos.plan import events as ev
 from pharos.plan import words
 from pharos.plan.standing import LoggedPlan, PoolWatch, Standing, standing
@@ -47,7 +48,13 @@ class Top:
             plan = LoggedPlan(sweep="", num_trials=0, num_repeats=0)
             self._state = LiveState(plan=plan, entered_s=started_s, phase="starting")
         lines = self._state.take(events)
-        self._state.plan = LoggedPlan.of(self._state.ledger)
+        try:
+            self._state.plan = LoggedPlan.of(self._state.ledger)
+        except ValueError as error:
+            raise StorageError(
+                f"The sweep was started by a version of Pharos whose spec this one does not read: {error}. Watch it "
+                "with the version that runs it."
+            ) from error
         if is_first:
             return []
         started_s = self._state.started_s or 0.0
@@ -58,6 +65,11 @@ class Top:
         if self._state is None:
             raise ValueError("the log is empty")
         return standing(self._state.ledger, self._watch, is_running=is_running)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been read yet."""
+        return self._state is None
 
     @property
     def ended(self) -> ev.SweepEnded | None:
@@ -78,10 +90,15 @@ def show_top(
     now: Callable[[], float] = time.time,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show a sweep until it ends. once: as it stands now; as_json: the same as one JSON object."""
+    """Show a sweep until it ends. once: as it stands now; as_json: the same as one JSON object.
+
+    Raises StorageError where it has told nothing yet, or in words of another version.
+    """
     console = console or Console(highlight=False)
     top = Top(read)
     top.catch_up()
+    if top.is_empty:
+        raise StorageError("The sweep is starting and has told nothing yet. Try again in a moment.")
     runs = is_running()
     if as_json:
         console.print_json(json.dumps(asdict(top.standing(is_running=runs))))

@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,14 @@ def test_where_none_runs_it_says_what_to_name(tmp_path: Path) -> None:
     assert sweep_to_watch("simulated", tmp_path) == directory
     with pytest.raises(StorageError, match="Did you mean simulated"):
         sweep_to_watch("simulate", tmp_path)
+
+
+def test_a_sweep_that_has_told_nothing_yet_is_no_traceback() -> None:
+    with pytest.raises(StorageError, match="is starting and has told nothing yet"):
+        show_top(lambda _: [], lambda: True, once=True)
+
+
+def test_a_spec_of_another_version_is_no_traceback() -> None:
+    started = replace(EVENTS[0], spec={"name": "simulated", "of": "the future"})
+    with pytest.raises(StorageError, match="whose spec this one does not read"):
+        shown([started, *EVENTS[1:HALF]])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.support.plans import a_plan, a_spec
 
+from pharos.plan.events import Event
 from pharos.plan.exchange import Orders, RoundReport, RoundTimes, Score, ScoreReport, SeatReport
 from pharos.plan.ledger import Ledger
 from pharos.plan.trial import Repeat, TrialState
@@ -108,11 +109,30 @@ async def drive(desk: Desk, pool: FakePool, numbers: range) -> list[int]:
     return ended
 
 
-def a_desk(tmp_path: Path, *, num_trials: int = 8) -> Desk:
+class Ear:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.past: list[Event] = []
+        self.heard: list[Event] = []
+
+    def begin(self, past: Sequence[Event]) -> None:
+        self.past = list(past)
+
+    def take(self, events: Sequence[Event]) -> None:
+        self.heard += events
+
+
+def a_desk(tmp_path: Path, *, num_trials: int = 8, listener: Ear | None = None) -> Desk:
     spec = a_spec(max_steps=NUM_CLOCKS, num_trials=num_trials)
     plan = a_plan(spec, rungs=RUNGS, report_every=REPORT_EVERY, num_seats=4, base_key="key")
     return Desk(
-        spec, plan, EventLog(tmp_path / "events"), patience=Patience(refill_s=0.05, idle_s=0.05), now=lambda: 1.0
+        spec,
+        plan,
+        EventLog(tmp_path / "events"),
+        patience=Patience(refill_s=0.05, idle_s=0.05),
+        now=lambda: 1.0,
+        listener=listener,
     )
 
 
@@ -145,6 +165,22 @@ def test_every_trial_runs_once_and_halving_stops_the_weak_but_never_the_baseline
     assert ledger.best().number == 7
     assert all(trial.clocks == NUM_CLOCKS for trial in ledger.trials.values() if trial.state == TrialState.COMPLETED)
     assert "of 4 at 10 clocks" in ledger.trials[1].reason
+
+
+def test_a_listener_hears_every_event_once_and_of_a_resume_what_was_before(tmp_path: Path) -> None:
+    first, second = Ear(), Ear()
+    desk = a_desk(tmp_path, listener=first)
+
+    async def sweep() -> None:
+        await desk.open(digests={}, versions={}, spec_json={})
+        await drive(desk, FakePool(desk, a_scattered_metric), range(8))
+
+    run(sweep())
+    log = list(EventLog(tmp_path / "events").read())
+    assert (first.past, first.heard) == ([], log)
+    run(a_desk(tmp_path, listener=second).open(digests={}, versions={}, spec_json={}))
+    assert second.past == log
+    assert [event.kind for event in second.heard] == ["sweep_started"]
 
 
 def test_decisions_do_not_depend_on_the_order_of_the_reports(tmp_path: Path) -> None:
