@@ -55,7 +55,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Itera
     # Ray's sockets lie in this directory, and a socket's path may have only a hundred characters.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory:
         try:
-            port, client_port, dashboard_port, prometheus_port = free_ports(4)
+            port, client_port, dashboard_port, prometheus_port, *rays_ports = free_ports(6)
+            # Otherwise the same for every Ray on a machine, and the first that came keeps them.
+            for name, rays_port in zip(("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"), rays_ports, strict=True):
+                place.environment[name] = str(rays_port)
             address = f"127.0.0.1:{port}"
             start_node(
                 place,
