@@ -91,19 +91,21 @@ CLUSTER = Dashboard(
             panels=(
                 chart(
                     "Pools and workers",
-                    "Of open pools; they come and go with the trials that wait",
+                    "Of open pools, which come and go with the trials that wait; and pools that are asked for",
                     Query(
                         expr=f"count by (sweep) ({of_sweeps(m.WORKERS, by='sweep, pool')})", legend="{{sweep}} pools"
                     ),
                     Query(
                         expr=f"sum by (sweep) ({of_sweeps(m.WORKERS, by='sweep, pool')})", legend="{{sweep}} workers"
                     ),
+                    Query(expr=of_sweeps(m.POOLS_ASKED), legend="{{sweep}} asked for"),
                     width=THIRD,
                 ),
                 chart(
                     "Pools lost",
-                    "So far; trials of a lost pool resume from their checkpoints",
+                    "So far; trials of a lost pool resume from their checkpoints. Nodes that fail again are avoided",
                     Query(expr=of_sweeps(m.POOLS_LOST), legend="{{sweep}}"),
+                    Query(expr=of_sweeps(m.NODES_AVOIDED), legend="{{sweep}} nodes avoided"),
                     width=THIRD,
                 ),
                 chart(

@@ -179,7 +179,7 @@ def test_prometheus_evaluates_every_rule_without_an_error(watched: Watched) -> N
     with urllib.request.urlopen(f"{watched.url}/api/v1/rules") as answer:
         groups = json.load(answer)["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
-    assert len(rules) == 15
+    assert len(rules) == 16
     assert [rule for rule in rules if rule["health"] != "ok"] == []
     assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []
 

@@ -28,7 +28,7 @@ class NodeTime:
             case ev.SweepStarted() | ev.SweepEnded():
                 self.nodes.clear()
             case ev.PoolOpened():
-                self.nodes[event.pool] = frozenset(getattr(event, "nodes", ())) or frozenset({""})
+                self.nodes[event.pool] = frozenset(event.nodes) or frozenset({""})
             case ev.PoolLost() | ev.PoolClosed():
                 self.nodes.pop(event.pool, None)
 

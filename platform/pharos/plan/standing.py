@@ -131,22 +131,33 @@ class Standing:
 
 @dataclass(slots=True, kw_only=True)
 class PoolWatch:
-    """What a ledger does not keep: the open pools as they opened, their last rounds, the time of their nodes."""
+    """What a ledger does not keep: the open pools as they opened, their last rounds, the time of their nodes.
+
+    asked: names of pools that are not up yet. avoided: ids of nodes on which pools failed again and again.
+    """
 
     opened: dict[str, ev.PoolOpened] = field(default_factory=dict)
     rounds: dict[str, deque[ev.RoundFinished]] = field(default_factory=dict)
     node_time: NodeTime = field(default_factory=NodeTime)
+    asked: set[str] = field(default_factory=set)
+    avoided: set[str] = field(default_factory=set)
 
     def apply(self, event: ev.Event) -> None:
         self.node_time.apply(event)
         match event:
             case ev.SweepStarted() | ev.SweepEnded():
-                self.opened.clear()
-                self.rounds.clear()
+                for kept in (self.opened, self.rounds, self.asked, self.avoided):
+                    kept.clear()
+            case ev.PoolRequested():
+                self.asked.add(event.pool)
+            case ev.NodeAvoided():
+                self.avoided.add(event.node)
             case ev.PoolOpened():
+                self.asked.discard(event.pool)
                 self.opened[event.pool] = event
                 self.rounds[event.pool] = deque(maxlen=NUM_ROUNDS)
             case ev.PoolLost() | ev.PoolClosed():
+                self.asked.discard(event.pool)
                 self.opened.pop(event.pool, None)
                 self.rounds.pop(event.pool, None)
             case ev.RoundFinished() if event.pool in self.rounds:

@@ -55,6 +55,8 @@ RUNG_DECISIONS = _gauge(
     "pharos_sweep_rung_decisions", "Decisions at rungs so far: stopped or went_on", *SWEEP, "decision"
 )
 POOLS_LOST = _gauge("pharos_sweep_pools_lost", "How often a pool's workers died, so far", *SWEEP)
+POOLS_ASKED = _gauge("pharos_sweep_pools_asked", "Pools that were asked for and are not up yet", *SWEEP)
+NODES_AVOIDED = _gauge("pharos_sweep_nodes_avoided", "Nodes on which pools failed again and again", *SWEEP)
 
 SEATS = _gauge("pharos_pool_seats", "Seats of an open pool", *POOL)
 SEATS_TAKEN = _gauge("pharos_pool_seats_taken", "Seats in which a trial trains", *POOL)

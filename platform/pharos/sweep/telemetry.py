@@ -143,6 +143,8 @@ class SweepMetrics:
             (m.TRIAL_CLOCKS_EXPECTED, sweep): self.plan.expected_trial_clocks,
             (m.NODE_HOURS, sweep): self._watch.node_time.node_s / 3600,
             (m.POOLS_LOST, sweep): ledger.restarts,
+            (m.POOLS_ASKED, sweep): len(self._watch.asked),
+            (m.NODES_AVOIDED, sweep): len(self._watch.avoided),
         }
         stopped = sum(decision.stopped for decision in ledger.decisions)
         for name, decisions in {"stopped": stopped, "went_on": len(ledger.decisions) - stopped}.items():
