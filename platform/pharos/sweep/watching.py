@@ -15,8 +15,6 @@ from pharos.plan.paths import SweepPaths
 from pharos.sweep.names import NAMESPACE, desk_name, sweep_of
 from pharos.track.sweeps import find_sweep, sweeps_in, which_sweep
 
-NONE_RUNS = "No sweep runs there now."
-
 
 class DeskWatch:
     """A desk as its watcher sees it. `is_running` is false once it is gone, with whatever ran the sweep."""
@@ -56,7 +54,8 @@ def desk_of(sweep: str | None, *, address: str) -> Iterator[DeskWatch]:
         actors = ray.util.list_named_actors(all_namespaces=True)
         desks = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE]
         there = sorted(sweep_of(name) for name in desks if name.startswith(desk_name("")))
-        name = _chosen(sweep, there, where=f"on the cluster at {address}")
+        remedy = "One that is starting has no desk yet: try again in a moment; or name another --address."
+        name = _chosen(sweep, there, where=f"on the cluster at {address}", remedy=remedy)
         yield DeskWatch(ray.get_actor(desk_name(name), namespace=NAMESPACE))
     finally:
         ray.shutdown()
@@ -70,7 +69,8 @@ def sweep_to_watch(sweep: str | None, storage: Path) -> Path:
     if sweep is not None:
         return find_sweep(sweep, storage)
     running = [name for name in sweeps_in(storage) if is_being_run(storage / name)]
-    return (storage / _chosen(None, running, where=f"in the storage {storage}")).absolute()
+    remedy = "Name one that has ended, or another --storage, or a cluster's --address."
+    return (storage / _chosen(None, running, where=f"in the storage {storage}", remedy=remedy)).absolute()
 
 
 def is_being_run(directory: Path) -> bool:
@@ -86,13 +86,13 @@ def is_being_run(directory: Path) -> bool:
     return False
 
 
-def _chosen(sweep: str | None, there: Sequence[str], *, where: str) -> str:
+def _chosen(sweep: str | None, there: Sequence[str], *, where: str, remedy: str) -> str:
     if sweep is None and len(there) == 1:
         return there[0]
     if sweep is None and not there:
-        raise StorageError(f"No sweep runs {where}. Name one that has ended, or another --storage or --address.")
+        raise StorageError(f"No sweep runs {where}. {remedy}")
     if sweep is None:
         raise StorageError(f"{len(there)} sweeps run {where}: {', '.join(there)}. Name one of them.")
     if sweep not in there:
-        raise StorageError(f"sweep={sweep} does not run {where}. {which_sweep(sweep, there, none=NONE_RUNS)}")
+        raise StorageError(f"sweep={sweep} does not run {where}. {which_sweep(sweep, there, none=remedy)}")
     return sweep
