@@ -53,7 +53,7 @@ def _best(now: Standing) -> str:
 
 def _totals(now: Standing) -> Text:
     bad = now.trials["DIVERGED"] + now.trials["FAILED"]
-    told = [f"{now.node_hours:.2f} node-hours"]
+    told = [f"{now.node_hours:.3g} node-hours"]
     if now.cost is not None:
         told.append(f"cost {now.cost:,.2f}")
     text = Text("  ".join(told), style="dim", no_wrap=True, overflow="ellipsis")
