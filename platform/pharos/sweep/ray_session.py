@@ -81,7 +81,7 @@ def ray_session(
         check_address(address)
         arguments["address"] = address
     not_of_ray = set(psutil.Process().children(recursive=True))
-    # Ray prints what its daemons say of lost workers, whatever log_to_driver says; the event log tells that in our words.
+    # Ray prints what its daemons say of lost workers, whatever log_to_driver says; the event log tells it in our words.
     ray._private.worker.print_to_stdstream = _note
     try:
         ray.init(**arguments)
