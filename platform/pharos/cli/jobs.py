@@ -33,7 +33,7 @@ Dashboard = Annotated[
     ),
 ]
 Sweep = Annotated[str, typer.Argument(metavar="SWEEP", help="The sweep's name.", show_default=False)]
-LocalStorage = Annotated[Path, typer.Option("--storage", help="Without --address: directory that holds the sweep.")]
+LocalStorage = Annotated[str, typer.Option(help="Without --address: directory that holds the sweep.")]
 
 
 @app.command(rich_help_panel=CLUSTER)
@@ -71,7 +71,7 @@ def status(
         str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name (default: all).", show_default=False)
     ] = None,
     address: Dashboard = None,
-    storage: LocalStorage = STORAGE,
+    storage: LocalStorage = str(STORAGE),
     as_json: Annotated[bool, typer.Option("--json", help="For programs: a list of objects.")] = False,
 ) -> None:
     """How far sweeps are: on a cluster with --address, else those of a storage of this machine."""
@@ -91,16 +91,14 @@ def status(
 def logs(
     sweep: Sweep,
     address: Dashboard = None,
-    storage: LocalStorage = STORAGE,
+    storage: LocalStorage = str(STORAGE),
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until it has ended; Ctrl-C leaves it running.")
     ] = False,
 ) -> None:
     """What a sweep's job has written. Without --address: where a sweep of this machine keeps its log."""
     if address is None:
-        from pharos.sweep.local_sweeps import local_sweep
-
-        paths = local_sweep(sweep, storage).paths
+        paths = _local(sweep, storage).paths
         typer.echo(f"events  {paths.events}  (one JSON object a line; pharos report {sweep} makes a page of them)")
         typer.echo(f"ray     {paths.ray}")
         typer.echo("What it prints, the terminal has in which it was started.")
@@ -121,7 +119,7 @@ def logs(
 def stop(
     sweep: Sweep,
     address: Dashboard = None,
-    storage: LocalStorage = STORAGE,
+    storage: LocalStorage = str(STORAGE),
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Until it has ended.")] = True,
 ) -> None:
     """End a sweep in order: checkpoints are written, its run is closed, and `pharos resume` goes on."""
@@ -139,9 +137,9 @@ def stop(
             job = jobs.wait(api, job, timeout_s=2 * jobs.STOP_WAIT_S)
             console.show_kept(_job_shown(api, job), resume=["pharos", "resume", sweep, "--address", api.address])
     else:
-        from pharos.sweep.local_sweeps import interrupt, local_sweep, wait_until_free
+        from pharos.sweep.local_sweeps import interrupt, wait_until_free
 
-        local = local_sweep(sweep, storage)
+        local = _local(sweep, storage)
         interrupt(local)
         if wait:
             options = typed_again(local.paths.storage)
@@ -156,11 +154,18 @@ def stop(
 def resume(
     sweep: Sweep,
     address: Dashboard = None,
-    storage: LocalStorage = STORAGE,
+    storage: LocalStorage = str(STORAGE),
     tracking_uri: TrackingUri = None,
     wait: Annotated[bool | None, typer.Option("--wait/--no-wait", help="As for `pharos submit`.")] = None,
+    file: Annotated[str | None, typer.Option(hidden=True, help="Given by `resume` to the job that it submits.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", hidden=True, help="As --file.")] = None,
 ) -> None:
     """Go on with a sweep that was stopped or broke off: nothing but its name is needed."""
+    from pharos.sweep.in_job import is_job, kept_file
+
+    if is_job() and file is not None:
+        _run_again(kept_file(storage, sweep, file), overrides, storage, tracking_uri, address)
+        return
     if address is not None:
         from pharos.sweep import jobs
 
@@ -168,10 +173,28 @@ def resume(
         _tell(api, jobs.resume(api, sweep), "resumed", wait=wait)
         return
     from pharos.cli.sweeps import run_spec
-    from pharos.sweep.local_sweeps import local_sweep, spec_in_log
+    from pharos.sweep.local_sweeps import spec_in_log
 
-    spec, root = spec_in_log(local_sweep(sweep, storage), tracking_uri)
+    spec, root = spec_in_log(_local(sweep, storage), tracking_uri)
     run_spec(spec, root, address=None, dashboard_port=None)
+
+
+def _run_again(
+    file: Path, overrides: list[str] | None, storage: str, tracking_uri: str | None, address: str | None
+) -> None:
+    """In a job that goes on with a sweep: run its file, which lies below the storage."""
+    from pharos.cli.sweeps import run_spec
+
+    spec = load(file, overrides, None, tracking_uri).model_copy(update={"storage": storage})
+    with places_of(file, overrides, Path(storage), tracking_uri):
+        run_spec(spec, file.parent, address=address, dashboard_port=None)
+
+
+def _local(sweep: str, storage: str) -> LocalSweep:
+    from pharos.store.mirror import local_storage
+    from pharos.sweep.local_sweeps import local_sweep
+
+    return local_sweep(sweep, local_storage(storage))
 
 
 def _cluster(address: str | None) -> JobsApi:
@@ -229,10 +252,11 @@ def _of_cluster(address: str, sweep: str | None) -> list[Shown]:
     return [_job_shown(api, job) for job in last.values()]
 
 
-def _of_storage(storage: Path, sweep: str | None) -> list[Shown]:
-    from pharos.sweep.local_sweeps import local_sweep, local_sweeps
+def _of_storage(storage: str, sweep: str | None) -> list[Shown]:
+    from pharos.store.mirror import local_storage
+    from pharos.sweep.local_sweeps import local_sweeps
 
-    found = local_sweeps(storage) if sweep is None else [local_sweep(sweep, storage)]
+    found = local_sweeps(local_storage(storage)) if sweep is None else [_local(sweep, storage)]
     return [_local_shown(each) for each in found]
 
 

@@ -16,6 +16,10 @@ QUIET = {
     # No telemetry. MLflow would also write an id of this installation into the home directory.
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+LOCAL = {
+    # A Ray that spans no machines takes 127.0.0.1 as its own address, as it does on a Mac, and listens nowhere else.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
 
 
 def set_environment(*, address: str | None) -> None:
@@ -29,6 +33,8 @@ def set_environment(*, address: str | None) -> None:
     if address is not None:
         os.environ.setdefault("RAY_AUTH_MODE", "token" if has_token() else "disabled")
         return
+    for key, value in LOCAL.items():
+        os.environ.setdefault(key, value)
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

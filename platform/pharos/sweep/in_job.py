@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from pharos.errors import StorageError
 from pharos.plan.paths import SweepPaths
 from pharos.spec.model import SweepSpec
+from pharos.store.mirror import fetch_folder, local_storage, mirrored, push_folder
+from pharos.store.uris import checked_storage, is_store
 from pharos.sweep.luggage import pack
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -30,9 +33,9 @@ def job_variables() -> dict[str, str]:
     return dict(_job_config().get("runtime_env", {}).get("env_vars", {}))
 
 
-def refuse_relative(storage: str, tracking_uri: str | None = None) -> None:
+def refuse_relative(storage: str) -> None:
     """Raise StorageError for a storage that only the place where a command is typed gives a meaning to."""
-    if "://" in storage or Path(storage).is_absolute():
+    if is_store(checked_storage(storage)) or Path(checked_storage(storage)).is_absolute():
         return
     raise StorageError(
         f"storage={storage} is relative, and a job's working directory is deleted when the job has ended. Give a "
@@ -43,9 +46,9 @@ def refuse_relative(storage: str, tracking_uri: str | None = None) -> None:
 def keep_files(spec: SweepSpec, path: Path) -> Path:
     """Copy the sweep file and what it names by relative paths below the storage, and return the file's place there.
 
-    A file that lies below the storage already stays where it is. Raises what `luggage.pack` raises, and StorageError.
+    A file that lies there already stays. Raises what `luggage.pack` raises, and StorageError.
     """
-    kept = submitted(SweepPaths(Path(spec.storage).absolute(), spec.name))
+    kept = submitted(SweepPaths(local_storage(spec.storage), spec.name))
     if path.absolute().is_relative_to(kept):
         return path
     packed = pack(spec, path)
@@ -56,7 +59,22 @@ def keep_files(spec: SweepSpec, path: Path) -> Path:
             f"storage={spec.storage} cannot be written: {error.strerror}. Give with --storage a directory that the "
             "cluster's user may write to."
         ) from error
+    push_folder(kept, anew=True)
     return kept / packed.spec
+
+
+def kept_file(storage: str, sweep: str, place: str) -> Path:
+    """The sweep file that an earlier job has kept. place: its path in what travelled. Raises StorageError."""
+    kept = submitted(SweepPaths(local_storage(storage), sweep))
+    if mirrored(kept) is not None:
+        shutil.rmtree(kept, ignore_errors=True)  # this machine may have been another sweep's, or an earlier job's
+    fetch_folder(kept)
+    if not (kept / place).is_file():
+        raise StorageError(
+            f"name={sweep}: {storage} does not hold its file: no job of it has come so far. Submit it again: "
+            "pharos submit SPEC"
+        )
+    return kept / place
 
 
 def submitted(paths: SweepPaths) -> Path:

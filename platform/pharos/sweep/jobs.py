@@ -18,11 +18,10 @@ from typing import Any, Self
 
 import pharos
 from pharos.errors import ClusterError, TrackingError
-from pharos.plan.paths import SweepPaths
 from pharos.plan.sweep_status import SweepStatus, for_people, last_status
 from pharos.spec.fields import nearest
 from pharos.spec.model import SweepSpec
-from pharos.sweep.in_job import refuse_relative, submitted
+from pharos.sweep.in_job import refuse_relative
 from pharos.sweep.jobs_api import JobsApi
 from pharos.sweep.luggage import pack
 
@@ -44,11 +43,13 @@ class Request:
     tracking_uri: str | None = None
     overrides: tuple[str, ...] = ()
 
-    def entrypoint(self, spec: str) -> str:
+    def entrypoint(self, *, again: bool) -> str:
+        """The command. again: of a job that has none of the files, and finds them below the storage."""
+        verb = ["resume", self.sweep, "--file", self.spec] if again else ["sweep", self.spec]
         options = ["--storage", self.storage]
         options += [] if self.tracking_uri is None else ["--tracking-uri", self.tracking_uri]
         options += [word for override in self.overrides for word in ("--set", override)]
-        return shlex.join(["python", "-m", "pharos", "sweep", spec, *options])
+        return shlex.join(["python", "-m", "pharos", *verb, *options])
 
     def metadata(self) -> dict[str, str]:
         """As Ray keeps it with the job: text by text."""
@@ -105,18 +106,17 @@ def submit(api: JobsApi, spec: SweepSpec, path: Path, *, tracking_uri: str | Non
     )
     with tempfile.TemporaryDirectory(prefix="pharos-submit-") as folder:
         luggage.copy_to(Path(folder) / "files")
-        return _submit(api, request, entrypoint=request.entrypoint(request.spec), folder=Path(folder))
+        return _submit(api, request, folder=Path(folder))
 
 
 def resume(api: JobsApi, sweep: str) -> SweepJob:
     """Submit the last job of a sweep again; its file and rows are where the job kept them, below its storage."""
     request = latest(api, sweep).request
-    kept = submitted(SweepPaths(Path(request.storage), sweep)) / request.spec
     with tempfile.TemporaryDirectory(prefix="pharos-submit-") as folder:
-        return _submit(api, request, entrypoint=request.entrypoint(str(kept)), folder=Path(folder))
+        return _submit(api, request, folder=Path(folder))
 
 
-def _submit(api: JobsApi, request: Request, *, entrypoint: str, folder: Path) -> SweepJob:
+def _submit(api: JobsApi, request: Request, *, folder: Path) -> SweepJob:
     """folder: of this submission; its `files`, where there are any, become the job's working directory."""
     before = jobs_of(api, request.sweep)
     running = [job for job in before if not job.has_ended]
@@ -129,9 +129,15 @@ def _submit(api: JobsApi, request: Request, *, entrypoint: str, folder: Path) ->
     package = folder / "package" / "pharos"
     shutil.copytree(Path(pharos.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     environment: dict[str, Any] = {"py_modules": [str(package)], "env_vars": dict(ENVIRONMENT)}
-    if (folder / "files").is_dir():
+    has_files = (folder / "files").is_dir()
+    if has_files:
         environment["working_dir"] = str(folder / "files")
-    api.submit(entrypoint=entrypoint, submission_id=job_id, runtime_env=environment, metadata=request.metadata())
+    api.submit(
+        entrypoint=request.entrypoint(again=not has_files),
+        submission_id=job_id,
+        runtime_env=environment,
+        metadata=request.metadata(),
+    )
     return _job(api.job(job_id), request)
 
 

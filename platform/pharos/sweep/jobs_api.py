@@ -92,6 +92,8 @@ class JobsApi:
         except (OSError, RuntimeError, ValueError) as error:
             # Errors of requests are OSErrors; Ray's client raises RuntimeError for every other answer than 200.
             raise ClusterError(f"--address={self.address} did not do it: {_reason(error)}") from error
+        except (KeyError, TypeError) as error:
+            raise ClusterError(f"--address={self.address} did not do it: it does not answer as Ray does.") from error
 
 
 def url_of(address: str) -> str:
