@@ -106,7 +106,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Itera
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_sweep_is_submitted_watched_stopped_and_resumed_by_its_name(cluster: Cluster) -> None:
+def test_a_sweep_is_submitted_stopped_and_resumed_by_its_name(cluster: Cluster) -> None:
     place, name = cluster.place, cluster.place.name
     submitted = cluster.pharos("submit", str(place.spec), "--storage", str(cluster.storage))
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
