@@ -159,8 +159,11 @@ def latest(api: JobsApi, sweep: str) -> SweepJob:
         return of_it[-1]
     names = sorted({job.request.sweep for job in found})
     near = nearest(sweep, names)
-    there = f"Did you mean {near}?" if near else f"There are: {', '.join(names)}." if names else "There is none at all."
-    raise ClusterError(f"sweep={sweep}: no job of {api.address} is a sweep of this name. {there}")
+    there = f"Did you mean {near}?" if near else f"There are: {', '.join(names)}." if names else "It has none at all."
+    raise ClusterError(
+        f"sweep={sweep}: no job of {api.address} is a sweep of this name. {there} A head that was started anew has "
+        "forgotten its jobs: submit the file again, and the sweep goes on from its storage."
+    )
 
 
 def refreshed(api: JobsApi, job: SweepJob) -> SweepJob:

@@ -40,7 +40,7 @@ class JobsApi:
         self.address = url_of(address)
         _check_port(self.address)
         set_environment(address=self.address)
-        with self._told():
+        with self._told("does not answer as a cluster's dashboard does, which has port 8265 unless it was set"):
             self._client = _client(self.address)
 
     def submit(self, **request: Any) -> None:
@@ -78,7 +78,7 @@ class JobsApi:
             self._client.stop_job(submission_id)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self, failure: str = "did not do it") -> Iterator[None]:
         from ray.exceptions import AuthenticationError
 
         try:
@@ -91,9 +91,9 @@ class JobsApi:
             ) from error
         except (OSError, RuntimeError, ValueError) as error:
             # Errors of requests are OSErrors; Ray's client raises RuntimeError for every other answer than 200.
-            raise ClusterError(f"--address={self.address} did not do it: {_reason(error)}") from error
-        except (KeyError, TypeError) as error:
-            raise ClusterError(f"--address={self.address} did not do it: it does not answer as Ray does.") from error
+            raise ClusterError(f"--address={self.address} {failure}: {_reason(error)}") from error
+        except (KeyError, TypeError) as error:  # JSON, but not Ray's
+            raise ClusterError(f"--address={self.address} {failure}: it is something else than Ray.") from error
 
 
 def url_of(address: str) -> str:

@@ -135,7 +135,7 @@ def test_one_job_of_a_sweep_at_a_time(path: Path) -> None:
 
 def test_an_unknown_name_is_answered_with_those_that_there_are(path: Path) -> None:
     api = FakeApi()
-    with pytest.raises(ClusterError, match=r"sweep=smal: no job of http://head:8265 .* There is none at all"):
+    with pytest.raises(ClusterError, match=r"sweep=smal: no job of http://head:8265 .* It has none at all"):
         jobs.latest(api, "smal")
     submit(api, path)
     with pytest.raises(ClusterError, match=r"Did you mean small\?"):

@@ -83,7 +83,7 @@ def test_one_that_takes_the_connection_and_says_nothing_is_not_waited_for(monkey
     monkeypatch.setattr(jobs_api, "ANSWER_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        with pytest.raises(ClusterError, match=rf"--address=http://127.0.0.1:{port} did not do it: .*timed out"):
+        with pytest.raises(ClusterError, match=rf"--address=http://127.0.0.1:{port} does not answer as .*timed out"):
             JobsApi(f"127.0.0.1:{port}")
 
 
@@ -91,7 +91,7 @@ def test_one_that_takes_the_connection_and_says_nothing_is_not_waited_for(monkey
 def test_what_is_no_ray_at_all_is_refused(said: str) -> None:
     with (
         dashboard(lambda method, path: (200, said)) as url,
-        pytest.raises(ClusterError, match=rf"--address={url} did not do it"),
+        pytest.raises(ClusterError, match=rf"--address={url} does not answer as a cluster's dashboard.*port 8265"),
     ):
         JobsApi(url)
 
