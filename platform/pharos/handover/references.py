@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,20 @@ from pharos.model.base import TINY, check_base
 from pharos.model.base_files import read_json_object
 from pharos.model.facts import directory_digest
 from pharos.plan.ledger import Ledger, TrialRecord
-from pharos.plan.paths import tracking_uri_of
 from pharos.plan.trial import Repeat, trial_name
+from pharos.store.mirror import (
+    fetch_checkpoint,
+    fetch_folder,
+    fetch_segments,
+    fetched_file,
+    folders_of,
+    mirrored,
+    typed_storage,
+)
 from pharos.track.event_log import EventLog
+from pharos.track.mlflow_client import registry_of
 from pharos.track.model_versions import FoundVersion, find_version, version_folder
+from pharos.track.sweeps import sweeps_in
 
 REGISTRY_URI = "models:/"
 ALIAS = re.compile(r"([^@/]+)@([^@/]+)")
@@ -78,7 +89,7 @@ def find_model(
         return _in_directory(reference, directory.absolute(), base)
     aliased, numbered = ALIAS.fullmatch(written), VERSION.fullmatch(written)
     if aliased or numbered:
-        uri = tracking_uri or tracking_uri_of(storage)
+        uri = tracking_uri or registry_of(storage)
         found = find_version(
             uri,
             (aliased or numbered)[1],  # type: ignore[index]
@@ -103,6 +114,7 @@ def find_model(
 def sweep_directory(name: str, storage: Path) -> Path | None:
     """Where a sweep lies: below the storage, or at the path that was written."""
     for directory in (storage / name, Path(name).expanduser().absolute()):
+        fetch_segments(directory / "events")
         if (directory / "events").is_dir():
             return directory
     return None
@@ -110,12 +122,22 @@ def sweep_directory(name: str, storage: Path) -> Path | None:
 
 def base_of_sweep(sweep_dir: Path, storage: Path) -> Path | None:
     """Where the base of a sweep's trials lies, or its merged model, whose tokenizer is the same; none if neither is."""
-    for config in sorted((sweep_dir / "trials").glob("*/*/adapter_config.json")):
+    configs = sorted((sweep_dir / "trials").glob("*/*/adapter_config.json"))
+    for config in configs or _fetched_configs(sweep_dir):
         for place in _places(config.parent, [sweep_dir.parent, storage]):
-            if (place / "config.json").is_file():
+            if fetch_folder(place) and (place / "config.json").is_file():
                 return place
     merged = sweep_dir / "merged"
     return merged if (merged / "config.json").is_file() else None
+
+
+def _fetched_configs(sweep_dir: Path) -> Iterator[Path]:
+    """The same of a sweep at an object store, of which no adapter has been fetched yet."""
+    for trial in _ledger(sweep_dir).records() if mirrored(sweep_dir) else ():
+        written = Path(trial.best_checkpoint or "")
+        directory = sweep_dir / "trials" / written.parent.name / written.name
+        if trial.best_checkpoint is not None and fetch_checkpoint(directory):
+            yield directory / "adapter_config.json"
 
 
 def _in_directory(reference: str, directory: Path, base: Path | None) -> FoundModel:
@@ -188,7 +210,7 @@ def _of_trial(sweep_dir: Path, number: int, storage: Path, base: Path | None) ->
 def _template_of(sweep_dir: Path, ledger: Ledger) -> Path | None:
     """The file of the template that a sweep's rows were written with, none where it is the base's own."""
     digest = ledger.started.digests.get("data", "") if ledger.started else ""
-    template = sweep_dir.parent / "cache" / digest / CHAT_TEMPLATE
+    template = fetched_file(sweep_dir.parent / "cache" / digest / CHAT_TEMPLATE)
     return template if template.is_file() else None
 
 
@@ -198,6 +220,7 @@ def _kept_adapter(sweep_dir: Path, trial: TrialRecord, shown: str) -> Path:
         raise ModelError(f"{shown} is {trial.state} and has kept no adapter yet: none of its evaluations is done.")
     written = Path(trial.best_checkpoint)
     moved = sweep_dir / "trials" / written.parent.name / written.name
+    fetch_checkpoint(moved)
     for directory in (moved, written):
         if (directory / "adapter_config.json").is_file():
             return directory
@@ -213,7 +236,7 @@ def _places(adapter_dir: Path, storages: list[Path]) -> list[Path]:
 
 def _base_of_trial(shown: str, places: list[Path], digest: str | None, *, trust_remote_code: bool) -> Path:
     """The first of some directories that holds the base with this digest: the one that the trial was trained on."""
-    there = [place for place in places if (place / "config.json").is_file()]
+    there = [place for place in places if fetch_folder(place) and (place / "config.json").is_file()]
     if not there:
         raise ModelError(
             f"{shown}: its base should be in {places[0]}, which holds no model. Give the directory that it is in now: "
@@ -242,21 +265,26 @@ def _ledger(sweep_dir: Path) -> Ledger:
 
 
 def _tiny_base(storage: Path) -> Path:
+    for name in folders_of(storage / "cache"):
+        if name.startswith("tiny-"):
+            fetch_folder(storage / "cache" / name)
     built = sorted((storage / "cache").glob("tiny-*/config.json"))
     if not built:
-        raise ModelError(f"{TINY} has not been built in {storage} yet: a sweep over it does so. Name its --storage.")
+        raise ModelError(
+            f"{TINY} has not been built in {typed_storage(storage)} yet: a sweep over it does so. Name its --storage."
+        )
     return built[-1].parent
 
 
 def _nearest(reference: str, storage: Path) -> str:
     """What there is that is called nearly so."""
-    sweeps = sorted(path.parent.name for path in storage.glob("*/events"))
+    sweeps, place = sweeps_in(storage), typed_storage(storage)
     trial = TRIAL.fullmatch(reference)
     name, ending = (trial[1], f"-{trial[2]}") if trial else (reference, "")
     if not trial and reference in sweeps:
-        return f" {reference} is a sweep of {storage}: name one of its trials, as {trial_name(reference, 0)}."
+        return f" {reference} is a sweep of {place}: name one of its trials, as {trial_name(reference, 0)}."
     near = difflib.get_close_matches(Path(name).name, sweeps, n=1)
     if near:
         return f" Did you mean {near[0]}{ending or '-0000'}?"
-    there = f"Sweeps in {storage}: {', '.join(sweeps[:10])}." if sweeps else f"{storage} holds no sweep (--storage)."
+    there = f"Sweeps in {place}: {', '.join(sweeps[:10])}." if sweeps else f"{place} holds no sweep (--storage)."
     return f" {there}"

@@ -212,7 +212,10 @@ class SweepSpec(Section):
     base: str = Field(description="a local directory, a hub id, or builtin:tiny")
     revision: str | None = None
     trust_remote_code: bool = False
-    storage: str = Field("pharos-results", description="directory that holds the sweep's state")
+    storage: str = Field(
+        "pharos-results",
+        description="directory that holds the sweep's state, or s3://bucket/prefix, or gs://bucket/prefix",
+    )
     data: DataSpec
     lora: LoraSpec = LoraSpec()
     optim: OptimSpec = OptimSpec()

@@ -37,7 +37,9 @@ from pharos.sweep.ray_session import ray_session
 from pharos.sweep.result_file import write_report_of, write_result
 from pharos.sweep.search import SweepSearch
 from pharos.sweep.seat import seat_of
+from pharos.sweep.sharing import share_inputs, share_results, shared
 from pharos.sweep.staging import Staged
+from pharos.sweep.storage_check import check_before_pools
 from pharos.track.event_log import EventLog
 from pharos.track.follower import Follower
 from pharos.track.mlflow_client import check_tracking, shown
@@ -118,9 +120,9 @@ def pool_settings(staged: Staged, paths: SweepPaths, pool: str) -> PoolSettings:
     return PoolSettings(
         pool=pool,
         base_key=plan.base_key,
-        base_dir=str(staged.base_dir),
-        data_dir=str(staged.data.directory),
-        trials_dir=str(paths.trials),
+        base_dir=shared(staged.shared_base or staged.base_dir),
+        data_dir=shared(staged.data.directory),
+        trials_dir=shared(paths.trials),
         workers=plan.num_workers,
         seats_per_worker=plan.seats_per_worker,
         placement=plan.placement,
@@ -192,6 +194,7 @@ class _Run:
             backlog = follower.close(timeout_s=TRACKING_PATIENCE_S)
         write_result(self._paths.result, result)
         write_report_of(self._paths.root, self._paths.report)
+        share_results(self._paths)
         if backlog:
             self._view.phase(f"{backlog} events have not reached MLflow ({follower.last_error})")
         else:
@@ -200,6 +203,8 @@ class _Run:
 
     def _sweep(self) -> None:
         """Everything that needs the pool: search, then the test rows of the winner, the baseline and the base."""
+        check_before_pools(self._staged)
+        share_inputs(self._staged, self._view.phase)
         self._enter("pool", "starting the pool")
         pool = run_pool_group.remote(
             pool_settings(self._staged, self._paths, "pool-0"),

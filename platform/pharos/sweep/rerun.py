@@ -214,6 +214,8 @@ def _alone(staged: Staged, trial: TrialPlan, trials_dir: str, *, num_clocks: int
     settings = pool_settings(staged, SweepPaths(staged.storage, staged.spec.name), "rerun")
     return replace(
         settings,
+        base_dir=str(staged.base_dir),
+        data_dir=str(staged.data.directory),
         trials_dir=trials_dir,
         workers=1,
         seats_per_worker=1,
