@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,51 +15,43 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "known-to-all",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+"""What must stand in the environment of whoever asks it; any key will do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """port: on 127.0.0.1. environment: what a process needs to reach it."""
+    """port: on 127.0.0.1. prefix: of this test alone, so that one server does for all."""
 
     port: int
+    prefix: str = ""
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return CREDENTIALS | {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
+    def uri(self, *names: str) -> str:
+        place = "/".join([BUCKET, *filter(None, [self.prefix]), *names])
+        return f"s3://{place}?endpoint_override=127.0.0.1:{self.port}&scheme=http"
 
-    @property
-    def options(self) -> str:
-        return f"endpoint_override=127.0.0.1:{self.port}&scheme=http"
-
-    def uri(self, prefix: str) -> str:
-        return f"s3://{BUCKET}/{prefix}?{self.options}"
-
-    def store(self, prefix: str = "") -> ObjectStore:
-        return open_store(self.uri(prefix) if prefix else f"s3://{BUCKET}?{self.options}")
+    def store(self, *names: str) -> ObjectStore:
+        return open_store(self.uri(*names))
 
 
 @contextmanager
-def bucket() -> Iterator[Bucket]:
-    """A server with one empty bucket, until the end of the block. The credentials stand in this process's environment."""
+def s3_server() -> Iterator[Bucket]:
+    """A server with one empty bucket, until the end of the block."""
     from moto.server import ThreadedMotoServer
     from pyarrow.fs import S3FileSystem
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    _, port = server.get_host_and_port()
-    made = Bucket(port)
-    before = {name: os.environ.get(name) for name in made.environment}
-    os.environ.update(made.environment)
     try:
+        _, port = server.get_host_and_port()
         S3FileSystem(
-            endpoint_override=f"127.0.0.1:{port}", scheme="http", region="us-east-1", allow_bucket_creation=True
+            access_key=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            secret_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+            endpoint_override=f"127.0.0.1:{port}",
+            scheme="http",
+            region="us-east-1",
+            allow_bucket_creation=True,
         ).create_dir(BUCKET)
-        yield made
+        yield Bucket(port)
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
         server.stop()

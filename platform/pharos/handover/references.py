@@ -69,7 +69,12 @@ class FoundModel:
 
 
 def find_model(
-    reference: str, *, storage: Path, tracking_uri: str | None = None, base: Path | None = None
+    reference: str,
+    *,
+    storage: Path,
+    tracking_uri: str | None = None,
+    base: Path | None = None,
+    needs_adapter: bool = True,
 ) -> FoundModel:
     """The model that a person names.
 
@@ -78,6 +83,7 @@ def find_model(
             are kept.
         tracking_uri: of the registry, none: the SQLite store in the storage.
         base: of an adapter, or of a trial whose base has moved.
+        needs_adapter: of a trial; if not, one whose adapter was deleted is found too, without it.
 
     Raises ModelError, with the nearest name and what there is, where nothing is found or its base is not the one that
     it was trained on; BaseModelError for a directory that holds no whole model; TrackingError for a store that is away.
@@ -107,7 +113,7 @@ def find_model(
             number = int(trial[2])
             if trial[3] is not None:
                 number = Repeat(of=number, seed=int(trial[3])).number
-            return _of_trial(sweep_dir, number, storage, base)
+            return _of_trial(sweep_dir, number, storage, base, needs_adapter=needs_adapter)
     raise ModelError(f"{reference}: no such model. Write {FORMS}.{_nearest(reference, storage)}")
 
 
@@ -181,7 +187,7 @@ def _of_version(found: FoundVersion, storage: Path, base: Path | None) -> FoundM
     )
 
 
-def _of_trial(sweep_dir: Path, number: int, storage: Path, base: Path | None) -> FoundModel:
+def _of_trial(sweep_dir: Path, number: int, storage: Path, base: Path | None, *, needs_adapter: bool) -> FoundModel:
     ledger = _ledger(sweep_dir)
     sweep = ledger.started.sweep if ledger.started else sweep_dir.name
     shown = trial_name(sweep, number)
@@ -190,10 +196,17 @@ def _of_trial(sweep_dir: Path, number: int, storage: Path, base: Path | None) ->
         numbers = sorted(ledger.trials)
         there = f"{trial_name(sweep, numbers[0])} to {trial_name(sweep, numbers[-1])}" if numbers else "no trial yet"
         raise ModelError(f"{shown}: {sweep} has no such trial. There is {there}.")
-    adapter_dir = _kept_adapter(sweep_dir, trial, shown)
+    if trial.removed and not needs_adapter:
+        adapter_dir = None
+        known = base_of_sweep(sweep_dir, storage)
+        places = [known or sweep_dir.parent / "cache"]
+    else:
+        adapter_dir = _kept_adapter(sweep_dir, trial, shown)
+        places = _places(adapter_dir, [sweep_dir.parent, storage])
     digests = ledger.started.digests if ledger.started else {}
     trusts = bool(ledger.started and ledger.started.spec.get("trust_remote_code"))
-    places = [base.absolute()] if base else _places(adapter_dir, [sweep_dir.parent, storage])
+    if base is not None:
+        places = [base.absolute()]
     template = _template_of(sweep_dir, ledger)
     return FoundModel(
         shown=shown,
@@ -216,6 +229,11 @@ def _template_of(sweep_dir: Path, ledger: Ledger) -> Path | None:
 
 def _kept_adapter(sweep_dir: Path, trial: TrialRecord, shown: str) -> Path:
     """The checkpoint of the trial's best evaluation; below the sweep's directory, wherever that has been moved to."""
+    if trial.removed:
+        raise ModelError(
+            f"{shown}: its adapter was deleted, since others were better (keep.adapters). Its curve is kept, and `pharos "
+            "rerun` trains it again to compare. To have the adapter, train its hyperparameters: pharos train SPEC --set."
+        )
     if trial.best_checkpoint is None:
         raise ModelError(f"{shown} is {trial.state} and has kept no adapter yet: none of its evaluations is done.")
     written = Path(trial.best_checkpoint)

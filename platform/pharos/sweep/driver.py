@@ -34,10 +34,11 @@ from pharos.sweep.paths import SweepPaths, sweep_lock
 from pharos.sweep.phases import Phases
 from pharos.sweep.pool import run_pool_group
 from pharos.sweep.ray_session import ray_session
-from pharos.sweep.result_file import write_report_of, write_result
+from pharos.sweep.result_file import has_result, leave_result
+from pharos.sweep.retention import Retention
 from pharos.sweep.search import SweepSearch
 from pharos.sweep.seat import seat_of
-from pharos.sweep.sharing import share_inputs, share_results, shared
+from pharos.sweep.sharing import share_inputs, shared
 from pharos.sweep.staging import Staged
 from pharos.sweep.storage_check import check_before_pools
 from pharos.track.event_log import EventLog
@@ -84,7 +85,10 @@ def run_sweep(staged: Staged, *, cluster: Cluster, view: SweepView) -> dict[str,
         before = Ledger.of(log.read())
         refuse_other_spec(before, staged)
         if _is_finished(before, staged):
-            return result_json(before, staged.plan)
+            result = result_json(before, staged.plan)
+            if not has_result(paths):  # the session that finished it did not get so far
+                leave_result(paths, result)
+            return result
         uri = staged.spec.tracking.uri or paths.tracking_uri
         check_tracking(uri, staged.spec.tracking.experiment)
         return _Run(staged, paths, log, uri, view).run(cluster)
@@ -186,15 +190,14 @@ class _Run:
                 )
             )
             follower = Follower(self._log, self._runs())
-            with listening(self._desk, [self._view.update, follower.publish]):
+            tidy = Retention(self._spec, self._paths, lambda event: ray.get(self._desk.record.remote(event)))
+            with listening(self._desk, [self._view.update, follower.publish, tidy.update]):
                 self._sweep()
                 self._hand_over(follower)
                 result = self._finish()
             self._view.phase("writing the last events to MLflow")
             backlog = follower.close(timeout_s=TRACKING_PATIENCE_S)
-        write_result(self._paths.result, result)
-        write_report_of(self._paths.root, self._paths.report)
-        share_results(self._paths)
+        leave_result(self._paths, result)
         if backlog:
             self._view.phase(f"{backlog} events have not reached MLflow ({follower.last_error})")
         else:

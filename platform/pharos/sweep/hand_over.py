@@ -47,6 +47,11 @@ def hand_over(
     Raises HandOverError when the merged model is not base + adapter.
     """
     winner = ledger.best()
+    if winner is not None and winner.removed:
+        raise StorageError(
+            f"keep.adapters: the adapter of {trial_name(staged.spec.name, winner.number)}, which wins now, was deleted "
+            "when it did not. Search again under another name, with a larger keep.adapters."
+        )
     if winner is None or winner.best_checkpoint is None:
         return
     adapter = kept_adapter(paths, winner.best_checkpoint)

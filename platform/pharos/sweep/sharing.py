@@ -1,4 +1,4 @@
-"""What the nodes of a sweep share through an object store: base and rows before the first pool, results at the end.
+"""What the nodes of a sweep share through an object store: base and rows, brought there before the first pool.
 
 On a local or shared path every node has them anyway, and nothing here does anything.
 """
@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pharos.errors import StorageError
-from pharos.plan.paths import SweepPaths
 from pharos.plan.pool import PoolSettings
-from pharos.store.mirror import fetch_folder, local_storage, mirrored, push_file, push_folder
+from pharos.store.mirror import fetch_folder, local_storage, mirrored, push_folder
 from pharos.store.uris import is_store, parent_and_name
 
 if TYPE_CHECKING:
@@ -70,13 +69,6 @@ def share_inputs(staged: Staged, progress: Callable[[str], None]) -> None:
     push_folder(staged.data.directory)
     base = staged.shared_base or staged.base_dir
     push_folder(base, files=base_files(base))
-
-
-def share_results(paths: SweepPaths) -> None:
-    """Bring what a sweep leaves beside its log to the store: result.json and the report."""
-    for path in (paths.result, paths.report):
-        if path.is_file():
-            push_file(path)
 
 
 def settings_here(settings: PoolSettings) -> PoolSettings:

@@ -90,9 +90,9 @@ class CheckpointPlace:
         upload_folder(self._store, folder, files, marker=MANIFEST, content=(directory / MANIFEST).read_bytes())
 
     def _keep_here(self, number: int, names: Collection[str]) -> None:
-        for path in Path(self.trials, f"{number:04d}").iterdir():
+        for path in Path(self.trials, f"{number:04d}").glob("*"):  # a trial at its end may be deleted meanwhile, whole
             if path.is_dir() and path.name.lstrip(".").startswith("step-") and path.name not in names:
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
 
     def _keep_at_store(self, number: int, names: Collection[str]) -> None:
         folder = f"{number:04d}"
