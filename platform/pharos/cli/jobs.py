@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pharos.cli.app import CLUSTER, app
-from pharos.cli.options import STORAGE, Overrides, SpecPath, TrackingUri, load, places_of, typed_again
+from pharos.cli.options import (
+    STORAGE,
+    Overrides,
+    SpecPath,
+    Storage,
+    TrackingUri,
+    load,
+    places_of,
+    read_storage,
+    typed_again,
+)
 from pharos.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -40,9 +50,7 @@ LocalStorage = Annotated[str, typer.Option(help="Without --address: directory th
 def submit(
     spec: SpecPath,
     overrides: Overrides = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Absolute path that all nodes see, or URI (default: the spec's).")
-    ] = None,
+    storage: Storage = None,
     tracking_uri: TrackingUri = None,
     address: Dashboard = None,
     wait: Annotated[
@@ -56,9 +64,8 @@ def submit(
     from pharos.sweep import jobs
     from pharos.sweep.in_job import refuse_relative
 
-    loaded = load(spec, overrides, None, tracking_uri)
-    loaded = loaded if storage is None else loaded.model_copy(update={"storage": storage})
-    with places_of(spec, overrides, None if storage is None else Path(storage), tracking_uri):
+    loaded = load(spec, overrides, storage, tracking_uri)
+    with places_of(spec, overrides, storage, tracking_uri):
         refuse_relative(loaded.storage)
         api = _cluster(address)
         job = jobs.submit(api, loaded, spec, tracking_uri=tracking_uri, overrides=overrides or [])
@@ -185,16 +192,15 @@ def _run_again(
     """In a job that goes on with a sweep: run its file, which lies below the storage."""
     from pharos.cli.sweeps import run_spec
 
-    spec = load(file, overrides, None, tracking_uri).model_copy(update={"storage": storage})
-    with places_of(file, overrides, Path(storage), tracking_uri):
+    spec = load(file, overrides, storage, tracking_uri)
+    with places_of(file, overrides, storage, tracking_uri):
         run_spec(spec, file.parent, address=address, dashboard_port=None)
 
 
 def _local(sweep: str, storage: str) -> LocalSweep:
-    from pharos.store.mirror import local_storage
     from pharos.sweep.local_sweeps import local_sweep
 
-    return local_sweep(sweep, local_storage(storage))
+    return local_sweep(sweep, read_storage(storage))
 
 
 def _cluster(address: str | None) -> JobsApi:
@@ -253,10 +259,9 @@ def _of_cluster(address: str, sweep: str | None) -> list[Shown]:
 
 
 def _of_storage(storage: str, sweep: str | None) -> list[Shown]:
-    from pharos.store.mirror import local_storage
     from pharos.sweep.local_sweeps import local_sweeps
 
-    found = local_sweeps(local_storage(storage)) if sweep is None else [_local(sweep, storage)]
+    found = local_sweeps(read_storage(storage)) if sweep is None else [_local(sweep, storage)]
     return [_local_shown(each) for each in found]
 
 
@@ -281,6 +286,7 @@ def _job_shown(api: JobsApi, job: SweepJob) -> Shown:
 def _local_shown(local: LocalSweep) -> Shown:
     """A log without an end is that of a sweep that runs, or of one that broke off: the lock tells which."""
     from pharos.console.jobs_view import Shown
+    from pharos.store.mirror import typed_storage
 
     found, holder = local.status, local.holder
     broken = "INTERRUPTED" if found.ended is None else found.ended
@@ -288,8 +294,8 @@ def _local_shown(local: LocalSweep) -> Shown:
         sweep=local.paths.sweep,
         state=broken if holder is None else "RUNNING",
         why=found.reason if holder is None else "",
-        where="no process" if holder is None else f"process {holder.pid} of {holder.host}",
-        storage=str(local.paths.storage),
+        where="no process" if holder is None else f"process {holder.pid or 'unknown'} of {holder.host}",
+        storage=typed_storage(local.paths.storage),
         since_s=found.session_s,
         status=found,
     )

@@ -125,13 +125,16 @@ def run_spec(spec: SweepSpec, root: Path, *, address: str | None, dashboard_port
             "Stopped. Finished trials are kept, the others resume: run the same command again.", soft_wrap=True
         )
         sys.exit(INTERRUPTED)
+    from pharos.store.mirror import mirrored
+    from pharos.store.uris import without_options
     from pharos.track.mlflow_client import shown
 
     paths = SweepPaths(staged.storage, spec.name)
+    place = mirrored(paths.root)
     own_store = shown(spec.tracking.uri) if spec.tracking.uri else None
     console.show_result(
         result,
-        root=str(paths.root),
+        root=str(paths.root) if place is None else without_options(place.shown),
         report=str(paths.report) if paths.report.exists() else None,
         model_dir=str(paths.merged),
         tracking_uri=own_store or paths.tracking_uri,

@@ -15,6 +15,7 @@ from pharos.plan.events import SweepStarted
 from pharos.plan.ledger import Ledger
 from pharos.plan.sweep_status import SweepStatus, status_of
 from pharos.spec.model import SweepSpec
+from pharos.store.mirror import fetch_folder, typed_storage
 from pharos.sweep.in_job import submitted
 from pharos.sweep.paths import Holder, SweepPaths, lock_holder
 from pharos.track.sweeps import find_sweep, log_of, sweeps_in
@@ -60,6 +61,8 @@ def interrupt(sweep: LocalSweep) -> None:
             f"name={name} is run by another machine, {holder.host}. Stop it there, or, where it is a job of a cluster, "
             f"with pharos stop {name} --address http://HEAD:8265"
         )
+    if not holder.pid:
+        raise StorageError(f"name={name} is only just beginning. Try again in a moment.")
     try:
         os.kill(holder.pid, signal.SIGINT)
     except ProcessLookupError:
@@ -91,10 +94,10 @@ def spec_in_log(sweep: LocalSweep, tracking_uri: str | None) -> tuple[SweepSpec,
     started = None
     for event in log_of(sweep.paths.root).read():
         started = event if isinstance(event, SweepStarted) else started
-    again = "Give its file again: pharos sweep SPEC --storage " + str(sweep.paths.storage)
+    again = "Give its file again: pharos sweep SPEC --storage " + typed_storage(sweep.paths.storage)
     if started is None or not started.root:
         raise StorageError(f"name={sweep.paths.sweep}: its log does not say where its file was. {again}")
-    spec = SweepSpec.model_validate(started.spec).model_copy(update={"storage": str(sweep.paths.storage)})
+    spec = SweepSpec.model_validate(started.spec).model_copy(update={"storage": typed_storage(sweep.paths.storage)})
     if tracking_uri is not None:
         spec = spec.model_copy(update={"tracking": spec.tracking.model_copy(update={"uri": tracking_uri})})
     elif "***" in (spec.tracking.uri or ""):
@@ -102,6 +105,7 @@ def spec_in_log(sweep: LocalSweep, tracking_uri: str | None) -> tuple[SweepSpec,
             f"name={sweep.paths.sweep}: the password of tracking.uri={spec.tracking.uri} is in no log. "
             "Give the whole URI with --tracking-uri."
         )
+    fetch_folder(submitted(sweep.paths))
     roots = (Path(started.root), submitted(sweep.paths))
     root = next((place for place in roots if place.is_dir()), None)
     if root is None:
