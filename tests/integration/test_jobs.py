@@ -94,6 +94,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Itera
                 *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
                 f"--metrics-export-port={metrics}",
                 num_cpus=4,
+                # As where a script has started it in the background: what runs on it inherits that.
+                under=("env", "--ignore-signal=INT"),
             )
             yield Cluster(
                 place=place,
