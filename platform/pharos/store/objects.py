@@ -71,7 +71,7 @@ class ObjectStore:
         """An object's content; none where there is none."""
         with self._errors():
             try:
-                with self.files.open_input_stream(self._path(name)) as stream:
+                with self.files.open_input_stream(self._path(name), compression=None) as stream:
                     return bytes(stream.read())
             except FileNotFoundError:
                 return None
@@ -80,13 +80,13 @@ class ObjectStore:
         """An object appears whole, over one that is there."""
         with self._errors():
             self._make_room(name)
-            with self.files.open_output_stream(self._path(name)) as stream:
+            with self.files.open_output_stream(self._path(name), compression=None) as stream:
                 stream.write(content)
 
     def upload(self, file: Path, name: str) -> None:
         with self._errors(), file.open("rb") as source:
             self._make_room(name)
-            with self.files.open_output_stream(self._path(name)) as target:
+            with self.files.open_output_stream(self._path(name), compression=None) as target:
                 while chunk := source.read(CHUNK_BYTES):
                     target.write(chunk)
 
@@ -95,7 +95,7 @@ class ObjectStore:
         with (
             self._errors(),
             file.open("wb") as target,
-            self.files.open_input_stream(self._path(name)) as source,
+            self.files.open_input_stream(self._path(name), compression=None) as source,
         ):
             while chunk := source.read(CHUNK_BYTES):
                 target.write(chunk)
