@@ -232,8 +232,8 @@ def _s3(options: dict[str, str], bucket: str, shown: str) -> FileSystem:
             if any(sign in str(error) for sign in AWAY):
                 raise away(f"storage={shown}", short_reason(error)) from error
             raise StorageError(
-                f"storage={shown}: the region of bucket {bucket} cannot be found out ({short_reason(error)}). Correct the name, or "
-                "set AWS_REGION."
+                f"storage={shown}: the region of bucket {bucket} cannot be found out ({short_reason(error)}). Correct "
+                "the name, or set AWS_REGION."
             ) from error
     return S3FileSystem(region=region, **settings)
 
