@@ -25,8 +25,11 @@ from pharos.sweep.in_job import refuse_relative
 from pharos.sweep.jobs_api import JobsApi
 from pharos.sweep.luggage import pack
 
-STOP_WAIT_S = 60
-"""How long Ray waits for a stopped job to end in order before it kills it; by itself it would wait 3 s."""
+STOP_WAIT_S = 120
+"""How long Ray waits for a stopped job to end in order before it kills it; by itself it would wait 3 s.
+
+More than the driver gives its pools and MLflow together.
+"""
 ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_S = 1.0
