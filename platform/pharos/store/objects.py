@@ -57,6 +57,8 @@ class ObjectStore:
 
     def folders(self, folder: str = "") -> list[str]:
         """Names of what a folder holds that is itself a folder."""
+        if self._is_flat:
+            return sorted({name.partition("/")[0] for name in self.names(folder) if "/" in name})
         selector = FileSelector(self._path(folder), allow_not_found=True)
         with self._errors():
             found = self.files.get_file_info(selector)
@@ -111,6 +113,10 @@ class ObjectStore:
 
     def delete_folder(self, folder: str) -> None:
         """Delete everything below a name; there may be nothing."""
+        if self._is_flat:
+            for name in self.names(folder):
+                self.delete(f"{folder}/{name}")
+            return
         with self._errors():
             try:
                 self.files.delete_dir(self._path(folder))
@@ -124,6 +130,11 @@ class ObjectStore:
             info = in_time(lambda: self.files.get_file_info(bucket), f"storage={self.shown}")
         if info.type == FileType.NotFound:
             raise self._no_bucket()
+
+    @property
+    def _is_flat(self) -> bool:
+        """Whether pyarrow knows of no folder here that nobody has made: Google's store, unlike S3."""
+        return bool(self.files.type_name == "gcs")
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root

@@ -185,6 +185,7 @@ class _Run:
             threads_per_worker=max(1, int(self._spec.pool.cpus_per_worker)),
             dashboard_port=cluster.dashboard_port,
         ):
+            check_before_pools(self._staged)
             self._desk = (
                 ray.remote(DeskActor)
                 .options(
@@ -223,7 +224,6 @@ class _Run:
 
     def _sweep(self) -> None:
         """Everything that needs the pool: search, then the test rows of the winner, the baseline and the base."""
-        check_before_pools(self._staged)
         share_inputs(self._staged, self._view.phase)
         self._enter("pool", "starting the pool")
         with keeping(self._desk, self._launch) as self._keeper, self._pools_sent_home():
