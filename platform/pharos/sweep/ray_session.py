@@ -2,6 +2,7 @@
 
 The dashboard process stays on: Ray Train asks its State API when it cleans up placement groups. Every socket of a
 cluster of our own is on loopback, and wants a token wherever more than figures can be had: see `environment.LOCAL`.
+What cannot be bound is the port at which torch's workers meet: it is on all interfaces as long as a pool is open.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ WORKER = {
 }
 
 
+LOOPBACK_INTERFACE = "lo"
+"""Where workers of a cluster of our own exchange shards and gradients; torch would ask what the host's name means."""
 RAY_STARTUP_CONCURRENCY = "RAY_worker_maximum_startup_concurrency"
 """Ray spells the names of its settings in lower case."""
 
@@ -70,6 +73,7 @@ def ray_session(
         "configure_logging": True,
     }
     if address is None:
+        worker_env["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE)
         # Ray warns on the terminal when it starts more processes than this; it takes its default from the cores.
         os.environ[RAY_STARTUP_CONCURRENCY] = str(max(num_processes, num_cpus))
         arguments |= {
