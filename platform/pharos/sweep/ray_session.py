@@ -1,6 +1,8 @@
 """Ray for the length of a sweep: a cluster of our own on this machine, or one that is there already.
 
-The dashboard process stays on, on loopback: Ray Train asks its State API when it cleans up placement groups.
+The dashboard process stays on: Ray Train asks its State API when it cleans up placement groups. Every socket of a
+cluster of our own is on loopback, and wants a token wherever more than figures can be had: see `environment.LOCAL`.
+What cannot be bound is the port at which torch's workers meet: it is on all interfaces as long as a pool is open.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import psutil
 import ray
 
 from pharos.errors import ClusterError
+from pharos.sweep.in_job import job_variables
 from pharos.sweep.names import NAMESPACE
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ WORKER = {
 }
 
 
+LOOPBACK_INTERFACE = "lo"
+"""Where workers of a cluster of our own exchange shards and gradients; torch would ask what the host's name means."""
 RAY_STARTUP_CONCURRENCY = "RAY_worker_maximum_startup_concurrency"
 """Ray spells the names of its settings in lower case."""
 
@@ -58,6 +63,8 @@ def ray_session(
     `environment.set_environment` must have run before Ray was imported.
     """
     worker_env = WORKER | {"OMP_NUM_THREADS": str(threads_per_worker)} | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
+    # Ray refuses a variable that the job of this driver was submitted with: what its user has set stands.
+    worker_env = {name: value for name, value in worker_env.items() if name not in job_variables()}
     arguments = {
         "namespace": NAMESPACE,
         "runtime_env": {"env_vars": worker_env},
@@ -66,6 +73,7 @@ def ray_session(
         "configure_logging": True,
     }
     if address is None:
+        worker_env["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE)
         # Ray warns on the terminal when it starts more processes than this; it takes its default from the cores.
         os.environ[RAY_STARTUP_CONCURRENCY] = str(max(num_processes, num_cpus))
         arguments |= {
