@@ -62,13 +62,9 @@ def gcs_address(address: str) -> str:
         if latest in found:  # of the last `ray start` here
             found = [latest]
         if len(found) > 1:
-            raise ClusterError(
-                f"--address=auto: several Rays run here, of {', '.join(found)}. Name one with --address."
-            )
+            raise ClusterError(f"--address=auto: several Rays run here: {', '.join(found)}. Name one.")
         if not found:
-            raise ClusterError(
-                "--address=auto: no Ray runs on this machine (yet). Start it, or name one with --address."
-            )
+            raise ClusterError("--address=auto: no Ray runs on this machine (yet). Start it, or name one.")
         address = found[0]
     check_address(address)
     return address
@@ -78,7 +74,7 @@ def gcs_client(gcs: str) -> Any:
     """A client of the cluster's GCS. Raises ClusterError at once where the cluster takes no request without a token."""
     # Ray's C++ repeats on stderr what the error says.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError
 
     try:
@@ -109,14 +105,10 @@ def node_of_this_machine(gcs: str, node_id: str | None) -> RayNode:
     here = [node for node in alive if node.address in own]
     here = [node for node in here if not node.is_head] or here
     if not here:
-        raise ClusterError(
-            f"no living node of the cluster at {gcs} has an address of this machine. Name it: --node-id."
-        )
+        raise ClusterError(f"no living node of the cluster at {gcs} is on this machine. Name it with --node-id.")
     if len(here) > 1:
         ids = ", ".join(node.node_id for node in here)
-        raise ClusterError(
-            f"several nodes of the cluster at {gcs} run on this machine. Name one with --node-id: {ids}."
-        )
+        raise ClusterError(f"several nodes of the cluster at {gcs} run on this machine. Name one: --node-id of {ids}.")
     return here[0]
 
 

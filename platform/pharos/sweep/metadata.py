@@ -127,7 +127,7 @@ class Azure:
 
 
 def cloud_named(name: str, *, endpoint: str | None, rebalance: bool = True) -> Cloud:
-    """The cloud `aws`, `gcp` or `azure`, or for `auto` the one that answers here. Raises ClusterError when none does."""
+    """The cloud `aws`, `gcp` or `azure`, or for `auto` the one that answers. Raises ClusterError when none does."""
     root = (endpoint or METADATA_SERVICE).rstrip("/")
     if name == "aws":
         return Aws(endpoint=root, rebalance=rebalance)
