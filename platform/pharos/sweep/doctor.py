@@ -60,7 +60,8 @@ def examine_cluster(wanted: Wanted, *, address: str, say: Say) -> Examination:
     from pharos.sweep.ray_session import ray_session
 
     say("connecting")
-    with ray_session(address=gcs, num_cpus=0, num_processes=0, gpus=False, threads_per_worker=1, dashboard_port=None):
+    ray = ray_session(address=gcs, num_cpus=0, num_processes=0, gpus=False, threads_per_worker=1, dashboard_port=None)
+    with ray, _left_as_it_was(wanted.storage):
         storage, tracking = storage_problem(wanted.storage), _tracking_problem(wanted)
         nodes, cluster = _look(wanted, gcs=gcs, address=address, storage_is_there=not storage, say=say)
         return Examination(
