@@ -76,6 +76,7 @@ def _wanted(spec: Path | None, storage: str | None, tracking_uri: str | None) ->
     from pharos.plan.doctor import Wanted
     from pharos.plan.paths import tracking_uri_of
     from pharos.spec.model import TrackingSpec
+    from pharos.store.mirror import local_storage
     from pharos.store.uris import checked_storage, is_store
 
     loaded = load(spec, None, None, None) if spec is not None else None
@@ -83,8 +84,7 @@ def _wanted(spec: Path | None, storage: str | None, tracking_uri: str | None) ->
     place = place if is_store(place) else str(Path(place).absolute())
     uri = tracking_uri or (loaded.tracking.uri if loaded else None)
     if uri is None:
-        beside = Path.cwd() / STORAGE if is_store(place) else Path(place)
-        uri = tracking_uri_of(beside)
+        uri = tracking_uri_of(local_storage(place) if is_store(place) else Path(place))
     base = spec.absolute().parent / loaded.base if spec is not None and loaded is not None else None
     return Wanted(
         storage=place,
