@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -109,9 +109,14 @@ def submit(api: JobsApi, spec: SweepSpec, path: Path, *, tracking_uri: str | Non
         return _submit(api, request, folder=Path(folder))
 
 
-def resume(api: JobsApi, sweep: str) -> SweepJob:
-    """Submit the last job of a sweep again; its file and rows are where the job kept them, below its storage."""
+def resume(api: JobsApi, sweep: str, *, tracking_uri: str | None = None) -> SweepJob:
+    """Submit the last job of a sweep again; its file and rows are where the job kept them, below its storage.
+
+    tracking_uri: where it tracks from now on; none: where it did.
+    """
+    _refuse_password(tracking_uri)
     request = latest(api, sweep).request
+    request = request if tracking_uri is None else replace(request, tracking_uri=tracking_uri)
     with tempfile.TemporaryDirectory(prefix="pharos-submit-") as folder:
         return _submit(api, request, folder=Path(folder))
 

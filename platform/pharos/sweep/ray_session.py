@@ -1,6 +1,7 @@
 """Ray for the length of a sweep: a cluster of our own on this machine, or one that is there already.
 
-The dashboard process stays on, on loopback: Ray Train asks its State API when it cleans up placement groups.
+The dashboard process stays on: Ray Train asks its State API when it cleans up placement groups. Every socket of a
+cluster of our own is on loopback, and wants a token wherever more than figures can be had: see `environment.LOCAL`.
 """
 
 from __future__ import annotations
