@@ -29,7 +29,7 @@ class _Ended(Exception):
 @app.command(rich_help_panel=CLUSTER)
 def doctor(
     spec: Annotated[
-        Path | None, typer.Argument(metavar="[SPEC]", help="A sweep file, for its storage, tracking and base.")
+        Path | None, typer.Argument(metavar="SPEC", help="A sweep file, for its storage, tracking and base.")
     ] = None,
     address: Annotated[
         str | None,
