@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-class _Ended(Exception):
-    """SIGTERM: the machine or the cluster is being shut down."""
+class _Ended(BaseException):
+    """SIGTERM: the machine or the cluster is being shut down. No `except Exception` may take it for a failure."""
 
 
 @app.command(rich_help_panel=CLUSTER)

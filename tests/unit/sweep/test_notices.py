@@ -90,6 +90,14 @@ def test_marking_is_tried_every_second_until_it_works_or_the_time_is_over() -> N
     assert len(script.lines) == 3, "and the same notice is not begun again"
 
 
+def test_what_ends_the_program_is_no_failure_to_be_tried_again() -> None:
+    def end(notice: Notice) -> str:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        Script(deque([LATE])).watcher(end).step()
+
+
 def test_a_service_that_held_the_question_is_asked_on_at_once_and_one_that_did_not_is_not() -> None:
     script = Script(deque(), holds=True)
     watcher = script.watcher(lambda notice: "marked")
