@@ -11,7 +11,7 @@ TRAIN, CLUSTER, COMPARE, USE = "Train", "On a cluster, or in another terminal", 
 """Panels of `pharos --help`."""
 ORDER = (
     *("plan", "sweep", "train", "data"),
-    *("submit", "status", "logs", "stop", "resume"),
+    *("doctor", "submit", "status", "logs", "stop", "resume", "watch-notices"),
     *("compare", "report", "ui", "rerun"),
     *("models", "promote", "rollback", "eval", "chat", "export", "merge"),
 )

@@ -6,6 +6,7 @@ Other rooms use the names exported here.
 from pharos.console.chat_view import chat, read_line
 from pharos.console.check_view import show_check
 from pharos.console.compare_view import show_comparison
+from pharos.console.doctor_view import examination_json, show_examination
 from pharos.console.error_view import show_error
 from pharos.console.eval_view import show_evaluation
 from pharos.console.jobs_view import show_kept, show_sweep, show_sweeps
@@ -23,12 +24,14 @@ __all__ = [
     "StatusLines",
     "bytes_progress",
     "chat",
+    "examination_json",
     "read_line",
     "show_check",
     "show_comparison",
     "show_curves",
     "show_error",
     "show_evaluation",
+    "show_examination",
     "show_kept",
     "show_models",
     "show_plan",
