@@ -12,6 +12,7 @@
     quickstart_quality  what the quickstart finds, and in which time
     metrics             what measuring costs a clock
     merge               an adapter merged into a 4 GB base: memory, and time against copying the files
+    checkpoints         a trial's checkpoint: flushed to the disk, and brought to an object store
     gpu                 an 8B-shaped model on one GPU
 
 `--smoke` runs the cheapest form of each, to see that it works; its figures mean nothing and go below build/.
@@ -41,6 +42,7 @@ NAMES = (
     "quickstart_quality",
     "metrics",
     "merge",
+    "checkpoints",
     "gpu",
 )
 ENVIRONMENT = {

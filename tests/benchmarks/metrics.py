@@ -20,7 +20,7 @@ from tests.support.plans import a_plan
 
 from pharos.plan import events as ev
 from pharos.sweep.telemetry import RayExporter, SweepMetrics, clock_counter
-from pharos.train.measure import checkpoint_bytes, worker_memory
+from pharos.train.measure import worker_memory
 from pharos.train.stopwatch import Stopwatch
 
 # hidden size, layers, rows of a seat, seats; the last has the quickstart's shape
@@ -78,7 +78,7 @@ def _measure(
     costs = _stopwatch_us()
     idle_us = (ENTERS + 2 * num_fetches) * costs["stopwatch, not running"]
     timed_us = (ENTERS + 2 * num_fetches) * costs["stopwatch, running"]
-    round_us = timed_us + desk_us + _microseconds(lambda: _once_a_round(seats), 20)
+    round_us = timed_us + desk_us + _microseconds(lambda: worker_memory(seats._worker), 20)
     added_us = tell_us + idle_us + round_us / REPORT_EVERY
     return {
         "shape": f"hidden {hidden_size}, {num_layers} layers, {batch_rows} x 48, K={num_seats}",
@@ -88,11 +88,6 @@ def _measure(
         "once a round us": round_us,
         "% of a clock": 100 * added_us / clock_us,
     }
-
-
-def _once_a_round(seats: Seats) -> None:
-    worker_memory(seats._worker)
-    checkpoint_bytes(seats._worker)
 
 
 def _stopwatch_us() -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pharos.cli.app import TRAIN, app
-from pharos.cli.options import STORAGE, Address, SweepStorage
+from pharos.cli.options import STORAGE, Address, SweepStorage, typed_again
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -22,8 +22,7 @@ def top(
 ) -> None:
     """Watch a running sweep: seats, leaders, and how busy its pools are, and with what. Ctrl-C ends the watching."""
     from pharos import console
-    from pharos.sweep.watching import desk_of, is_being_run, sweep_to_watch
-    from pharos.track.sweeps import log_of
+    from pharos.sweep.watching import desk_of, events_since, is_being_run, sweep_to_watch
 
     try:
         if address is not None:
@@ -34,9 +33,12 @@ def top(
                 console.show_top(desk.read, lambda: desk.is_running, once=once, as_json=as_json)
             return
         directory = sweep_to_watch(sweep, storage)
-        log = log_of(directory)
         console.show_top(
-            lambda sequence: list(log.read(sequence)), lambda: is_being_run(directory), once=once, as_json=as_json
+            lambda sequence: events_since(directory, sequence),
+            lambda: is_being_run(directory),
+            once=once,
+            as_json=as_json,
+            options=typed_again(directory.parent),
         )
     except KeyboardInterrupt:
         return

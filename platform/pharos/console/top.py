@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -86,11 +87,13 @@ def show_top(
     *,
     once: bool = False,
     as_json: bool = False,
+    options: Sequence[str] = (),
     console: Console | None = None,
     now: Callable[[], float] = time.time,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show a sweep until it ends. once: as it stands now; as_json: the same as one JSON object.
+    """Show a sweep until it ends. once: as it stands now; as_json: the same as one JSON object. options: what a
+    suggested command needs to find it again.
 
     Raises StorageError where it has told nothing yet, or in words of another version.
     """
@@ -104,17 +107,17 @@ def show_top(
         console.print_json(json.dumps(asdict(top.standing(is_running=runs))))
         return
     if top.ended is not None or not runs:
-        _say_why_not(top, console)
+        _say_why_not(top, console, options)
         return
     if once:
         height = max(console.height, 24)
         console.print(top.frame(width=console.width, height=height, now_s=now(), is_running=True))
     elif console.is_terminal and not console.is_dumb_terminal:
         _live(top, is_running, console, now, wait)
-        _say_why_not(top, console)
+        _say_why_not(top, console, options)
     else:
         _lines(top, is_running, console, wait)
-        _say_why_not(top, console)
+        _say_why_not(top, console, options)
 
 
 def _live(
@@ -136,15 +139,15 @@ def _lines(top: Top, is_running: Callable[[], bool], console: Console, wait: Cal
             console.print(Text(line), soft_wrap=True)
 
 
-def _say_why_not(top: Top, console: Console) -> None:
+def _say_why_not(top: Top, console: Console, options: Sequence[str]) -> None:
     """How it ended, or that it was left without an end."""
     top.catch_up()
     now = top.standing(is_running=False)
     if top.ended is not None:
         console.print(Text(told_ended(now, top.ended.reason)), soft_wrap=True)
-        console.print(Text(f"look      pharos compare {now.sweep}"), soft_wrap=True)
+        console.print(Text(f"look      {shlex.join(['pharos', 'compare', now.sweep, *options])}"), soft_wrap=True)
     else:
         done = sum(number for state, number in now.trials.items() if state not in ("WAITING", "RUNNING"))
         text = f"{now.sweep}  nobody runs it, and its log has no end: it was interrupted after {done} of "
         console.print(Text(text + words.plural(now.num_trials, "trial")), soft_wrap=True)
-        console.print(Text("resume    run the command that started it again"), soft_wrap=True)
+        console.print(Text(f"resume    {shlex.join(['pharos', 'resume', now.sweep, *options])}"), soft_wrap=True)

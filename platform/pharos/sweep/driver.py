@@ -6,12 +6,10 @@ Running it again resumes: the event log says what is left to do. Whatever it sta
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -35,11 +33,14 @@ from pharos.sweep.names import HEAD, UNTRAINED, desk_name
 from pharos.sweep.paths import SweepPaths, sweep_lock
 from pharos.sweep.phases import Phases
 from pharos.sweep.pool import run_pool_group
-from pharos.sweep.ray_session import ray_session
-from pharos.sweep.result_file import write_report_of, write_result
+from pharos.sweep.ray_session import logs_directory, ray_session, refuse_second_actor
+from pharos.sweep.result_file import has_result, leave_result
+from pharos.sweep.retention import Retention
 from pharos.sweep.search import SweepSearch
 from pharos.sweep.seat import OpenSeats, seat_of
+from pharos.sweep.sharing import share_inputs, shared
 from pharos.sweep.staging import Staged
+from pharos.sweep.storage_check import check_before_pools
 from pharos.sweep.telemetry import backlog_shown
 from pharos.track.event_log import EventLog
 from pharos.track.follower import Follower
@@ -90,7 +91,10 @@ def run_sweep(staged: Staged, *, cluster: Cluster, view: SweepView) -> dict[str,
         before = Ledger.of(log.read())
         refuse_other_spec(before, staged)
         if _is_finished(before, staged):
-            return result_json(before, staged.plan)
+            result = result_json(before, staged.plan)
+            if not has_result(paths):  # the session that finished it did not get so far
+                leave_result(paths, result)
+            return result
         uri = staged.spec.tracking.uri or paths.tracking_uri
         check_tracking(uri, staged.spec.tracking.experiment)
         return _Run(staged, paths, log, uri, view).run(cluster)
@@ -126,9 +130,9 @@ def pool_settings(staged: Staged, paths: SweepPaths, pool: str) -> PoolSettings:
     return PoolSettings(
         pool=pool,
         base_key=plan.base_key,
-        base_dir=str(staged.base_dir),
-        data_dir=str(staged.data.directory),
-        trials_dir=str(paths.trials),
+        base_dir=shared(staged.shared_base or staged.base_dir),
+        data_dir=shared(staged.data.directory),
+        trials_dir=shared(paths.trials),
         workers=plan.num_workers,
         seats_per_worker=plan.seats_per_worker,
         placement=plan.placement,
@@ -180,6 +184,8 @@ class _Run:
             threads_per_worker=max(1, int(self._spec.pool.cpus_per_worker)),
             dashboard_port=cluster.dashboard_port,
         ):
+            check_before_pools(self._staged)
+            refuse_second_actor(desk_name(self._spec.name), f"name={self._spec.name}")
             self._desk = (
                 ray.remote(DeskActor)
                 .options(
@@ -201,9 +207,11 @@ class _Run:
                 )
             )
             follower = Follower(self._log, self._runs())
+            tidy = Retention(self._spec, self._paths, lambda event: ray.get(self._desk.record.remote(event)))
+            listeners = [self._view.update, follower.publish, tidy.update]
             with (
                 backlog_shown(self._spec.name, lambda: follower.backlog),
-                listening(self._desk, [self._view.update, follower.publish]),
+                listening(self._desk, listeners),
                 self._ended_in_order(follower),
             ):
                 self._sweep()
@@ -211,8 +219,7 @@ class _Run:
                 result = self._finish()
             self._view.phase("writing the last events to MLflow")
             backlog = follower.close(timeout_s=TRACKING_PATIENCE_S)
-        write_result(self._paths.result, result)
-        write_report_of(self._paths.root, self._paths.report)
+        leave_result(self._paths, result)
         if backlog:
             self._view.phase(f"{backlog} events have not reached MLflow ({follower.last_error})")
         else:
@@ -221,6 +228,7 @@ class _Run:
 
     def _sweep(self) -> None:
         """Everything that needs the pool: search, then the test rows of the winner, the baseline and the base."""
+        share_inputs(self._staged, self._view.phase)
         self._enter("pool", "starting the pool")
         with keeping(self._desk, self._launch) as self._keeper, self._pools_sent_home():
             self._enter("search", "training")
@@ -361,10 +369,10 @@ class _Run:
             raise self._keeper.error
         failure = ray.get(self._desk.failure.remote())
         if failure is not None:
-            logs = Path(tempfile.gettempdir(), "ray", "session_latest", "logs")
             raise SweepFailed(
                 f"the pool could not be kept alive: {failure}\n"
-                f"Its workers' logs: {logs}\nFinished trials are kept; run the same command again to resume."
+                f"Its workers' logs, on the nodes where they ran: {logs_directory()}\n"
+                "Finished trials are kept; run the same command again to resume."
             )
 
     def _ledger(self) -> Ledger:

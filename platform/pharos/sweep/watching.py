@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +10,9 @@ from typing import Any
 
 from pharos.errors import ClusterError, StorageError
 from pharos.plan.events import Event
-from pharos.plan.paths import SweepPaths
 from pharos.sweep.names import NAMESPACE, desk_name, sweep_of
-from pharos.track.sweeps import find_sweep, sweeps_in, which_sweep
+from pharos.sweep.paths import SweepPaths, lock_holder
+from pharos.track.sweeps import find_sweep, log_of, sweeps_in, which_sweep
 
 
 class DeskWatch:
@@ -73,17 +72,14 @@ def sweep_to_watch(sweep: str | None, storage: Path) -> Path:
     return (storage / _chosen(None, running, where=f"in the storage {storage}", remedy=remedy)).absolute()
 
 
+def events_since(directory: Path, sequence: int) -> list[Event]:
+    """A sweep's events from `sequence` on; of one at an object store, what has come there meanwhile too."""
+    return list(log_of(directory).read(sequence))
+
+
 def is_being_run(directory: Path) -> bool:
-    """Whether a driver holds the sweep of this directory (`paths.sweep_lock`)."""
-    lock = SweepPaths(directory.parent, directory.name).root / "lock"
-    if not lock.exists():
-        return False
-    with lock.open() as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    """Whether a driver holds the sweep of this directory."""
+    return lock_holder(SweepPaths(directory.parent, directory.name)) is not None
 
 
 def _chosen(sweep: str | None, there: Sequence[str], *, where: str, remedy: str) -> str:

@@ -31,7 +31,7 @@ class RoundLog:
     clocks: how many were turned, the same on all ranks. clock_s: seconds of one, as this host saw it. steps: finished
     optimizer steps by local seat. num_tokens: trained; num_padded_tokens: all positions, pads included; num_row_tokens:
     without pads. live_seat_clocks: clocks summed over the seats that trained in them. parts_s: seconds of the round's
-    clocks by part, as the one clock that was timed divides them.
+    clocks by part, as the one clock that was timed divides them. checkpoint_bytes: written at the round's end.
     """
 
     clocks: int = 0
@@ -42,6 +42,7 @@ class RoundLog:
     num_padded_tokens: int = 0
     live_seat_clocks: int = 0
     parts_s: dict[str, float] = field(default_factory=dict)
+    checkpoint_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

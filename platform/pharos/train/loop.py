@@ -19,7 +19,7 @@ from pharos.train.clocks import RoundLog, train_round
 from pharos.train.evaluation import mean_losses
 from pharos.train.generation import Questions, answer_metrics, open_questions
 from pharos.train.group import Group
-from pharos.train.measure import checkpoint_bytes, worker_memory
+from pharos.train.measure import worker_memory
 from pharos.train.open_pool import Pool
 from pharos.train.seats import Seated, Worker, admit, discard_old_checkpoints, evict, open_worker, save_moved, score
 
@@ -76,7 +76,7 @@ def run_pool(
         trained = time.monotonic()
         evaluations = evaluate_due(worker, questions) if clocks > 0 else {}
         evaluated = time.monotonic()
-        save_moved(worker)
+        log.checkpoint_bytes = save_moved(worker)
         times = RoundTimes(
             clocks_s=trained - started,
             evaluation_s=evaluated - trained,
@@ -183,7 +183,7 @@ def gather_report(
     number: int,
 ) -> RoundReport:
     """What all ranks did in a round; times are rank 0's, and exchange_s is of the exchange before the round."""
-    own = (log, _seat_reports(worker, log, evaluations), checkpoint_bytes(worker), worker_memory(worker))
+    own = (log, _seat_reports(worker, log, evaluations), worker_memory(worker))
     logs = worker.group.all_gather_objects(own)
     return RoundReport(
         pool=worker.settings.pool,
@@ -193,7 +193,7 @@ def gather_report(
         num_tokens=sum(log.num_tokens for log, *_ in logs),
         num_row_tokens=sum(log.num_row_tokens for log, *_ in logs),
         num_padded_tokens=sum(log.num_padded_tokens for log, *_ in logs),
-        checkpoint_bytes=sum(written for _, _, written, _ in logs),
+        checkpoint_bytes=sum(log.checkpoint_bytes for log, *_ in logs),
         memory=tuple(memory for *_, memory in logs),
         times=times,
         seats=tuple(seat for _, seats, *_ in logs for seat in seats),
@@ -206,10 +206,10 @@ def _seat_reports(worker: Worker, log: RoundLog, evaluations: dict[int, dict[str
         return []
     reports = []
     for seat, seated in sorted(worker.seated.items()):
-        progress, directory = seated.progress, worker.directory(seated.trial.number)
+        progress, number = seated.progress, seated.trial.number
         reports.append(
             SeatReport(
-                number=seated.trial.number,
+                number=number,
                 seat=worker.first_seat + seat,
                 step=progress.step,
                 clocks=progress.clocks,
@@ -217,8 +217,8 @@ def _seat_reports(worker: Worker, log: RoundLog, evaluations: dict[int, dict[str
                 eval_metrics=evaluations.get(seat, {}),
                 best_metric=progress.best_metric,
                 best_step=progress.best_step,
-                best_checkpoint=str(directory / progress.best_checkpoint) if progress.best_checkpoint else None,
-                checkpoint=str(directory / seated.saved) if seated.saved else None,
+                best_checkpoint=worker.place.called(number, progress.best_checkpoint),
+                checkpoint=worker.place.called(number, seated.saved),
                 done=seated.is_done,
                 diverged=seated.diverged,
             )

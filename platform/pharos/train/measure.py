@@ -1,4 +1,4 @@
-"""What a worker holds and has written, measured once a round: bytes of base, seats, activations, host, checkpoints."""
+"""What a worker holds, measured once a round: bytes of base, seats, activations and host."""
 
 from __future__ import annotations
 
@@ -22,18 +22,6 @@ def worker_memory(worker: Worker) -> WorkerMemory:
         activations=_peak(worker.group.device, base + seats),
         host=psutil.Process().memory_info().rss,
     )
-
-
-def checkpoint_bytes(worker: Worker) -> int:
-    """Bytes of the checkpoints that this rank wrote at the end of the round."""
-    if not worker.writes:
-        return 0
-    written = (
-        worker.directory(seated.trial.number) / seated.saved
-        for seated in worker.seated.values()
-        if seated.moved and seated.diverged is None and seated.saved is not None
-    )
-    return sum(file.stat().st_size for directory in written for file in directory.iterdir())
 
 
 def _peak(device: torch.device, held: int) -> int:

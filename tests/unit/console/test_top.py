@@ -71,7 +71,7 @@ def test_an_ended_sweep_says_how_it_ended_and_what_to_type() -> None:
 def test_one_that_was_interrupted_says_so() -> None:
     text = shown(EVENTS[:HALF], is_running=False)
     assert "nobody runs it, and its log has no end" in text
-    assert "run the command that started it again" in text
+    assert "pharos resume simulated" in text
 
 
 def test_without_a_terminal_it_follows_in_lines_until_the_end() -> None:
