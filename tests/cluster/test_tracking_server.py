@@ -24,7 +24,7 @@ from tests.support.registered_models import MODEL, new_store, prepared, registry
 from pharos.errors import TrackingError
 from pharos.handover.promotion import promote
 from pharos.track.mlflow_client import check_tracking
-from pharos.track.model_versions import find_version, version_files
+from pharos.track.model_versions import find_version, version_folder
 
 TRACKING = Path(__file__).parents[2] / "cluster" / "tracking"
 BUCKET = "tracking"
@@ -164,9 +164,9 @@ def test_a_sweep_is_tracked_registered_and_promoted_with_a_login_and_no_key_to_t
 
         # The files went through the server into the bucket, and come back whole.
         found = find_version(server.uri, MODEL, alias="champion")
-        files = version_files(found, storage=models.storage, progress=lambda text: None)
-        made = models.storage / "made" / "merged-1" / "model.safetensors"
-        assert (files.merged / "model.safetensors").read_bytes() == made.read_bytes()
+        fetched = version_folder(found, cache=tmp_path / "fetched")
+        made = models.storage / "made" / "merged-1"
+        assert (fetched / "model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()
         client = boto3.client(
             "s3",
             endpoint_url=s3,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.mlflow_server import wait_until
@@ -104,13 +105,13 @@ def _run(command: list[str], user: str | None) -> None:
 
 
 def _answers(server: Postgres, process: subprocess.Popen[bytes] | None) -> bool:
-    import psycopg2
+    import psycopg
 
     assert process is not None
     assert process.poll() is None, "PostgreSQL ended at once"
     try:
         _connect(server).close()
-    except psycopg2.OperationalError:
+    except psycopg.OperationalError:
         return False
     return True
 
@@ -123,8 +124,8 @@ def _create(server: Postgres, database: str) -> None:
     connection.close()
 
 
-def _connect(server: Postgres):  # type: ignore[no-untyped-def]
-    import psycopg2
+def _connect(server: Postgres) -> Any:
+    import psycopg
 
     where = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
-    return psycopg2.connect(dbname="postgres", connect_timeout=5, **where)
+    return psycopg.connect(dbname="postgres", connect_timeout=5, **where)
