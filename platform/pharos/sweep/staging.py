@@ -16,7 +16,7 @@ from pathlib import Path
 from pharos.data.facts import data_facts
 from pharos.data.prepare import PreparedData, prepare
 from pharos.errors import BaseModelError
-from pharos.folders import ensure_folder
+from pharos.folders import ensure_folder, user_cache
 from pharos.model.base import TINY, resolve_base
 from pharos.model.facts import base_facts
 from pharos.model.tiny_tokenizer import ensure_tiny_tokenizer
@@ -116,13 +116,6 @@ def _beside_the_storage(built: Path, cache: Path) -> Path:
     """A copy of a built-in base below the storage, which every worker reads; the user's cache is this machine's."""
     copy = cache / built.name
     return ensure_folder(copy, lambda unfinished: shutil.copytree(built, unfinished, dirs_exist_ok=True))
-
-
-def user_cache() -> Path:
-    """Where built-in bases are kept between sweeps: $PHAROS_CACHE, else below the user's cache directory."""
-    if (own := os.environ.get("PHAROS_CACHE")) is not None:
-        return Path(own).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).absolute() / "pharos"
 
 
 def prepared_cache(spec: SweepSpec) -> Path:
