@@ -36,7 +36,7 @@ def strict(schema: Any) -> Any:
 
 @cache
 def schema_of(folder: Path, kind: str, version: str) -> dict[str, Any]:
-    definition = yaml.load((folder / FILES[kind]).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    definition = yaml.load((folder / FILES[kind]).read_text(), Loader=yaml.CSafeLoader)
     [found] = [one for one in definition["spec"]["versions"] if one["name"] == version and one["served"]]
     return dict(strict(found["schema"]["openAPIV3Schema"]))
 

@@ -1,9 +1,9 @@
-"""cluster/aws-account.yaml and cluster/aws.yaml together, on an EC2 that moto plays: Ray's own provider makes the nodes."""
+"""cluster/aws-account.yaml and cluster/aws.yaml together, on an EC2 that moto plays, by Ray's own provider."""
 
 from __future__ import annotations
 
-
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ def bootstrapped(account: dict[str, Any]) -> dict[str, Any]:
     return AWSNodeProvider.bootstrap_config(config)
 
 
+@pytest.mark.slow
 def test_the_resources_in_the_file_are_those_of_its_machines(account: dict[str, Any]) -> None:
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
@@ -155,6 +156,7 @@ def test_head_and_workers_are_made_as_the_file_says_and_ended_for_good(account: 
     assert states <= {"terminated", "shutting-down"}
 
 
+@pytest.mark.slow
 def test_the_accounts_roles_open_one_bucket_and_end_only_pharos_machines(account: dict[str, Any]) -> None:
     import boto3
 
@@ -176,8 +178,6 @@ def test_the_accounts_roles_open_one_bucket_and_end_only_pharos_machines(account
     assert not any("ec2" in str(statement["Action"]) for statement in statements["pharos-worker"])
     [ending] = [one for one in statements["pharos-head"] if "ec2:TerminateInstances" in one["Action"]]
     assert ending["Condition"] == {"StringEquals": {"ec2:ResourceTag/project": "pharos"}}
-    blocked = boto3.client("s3").get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
-    assert set(blocked.values()) == {True}
 
 
 def test_the_stack_is_one_that_cloudformation_takes() -> None:
@@ -185,5 +185,9 @@ def test_the_stack_is_one_that_cloudformation_takes() -> None:
 
     found = lint((CLUSTER / "aws-account.yaml").read_text(), config=ManualArgs(regions=[aws.REGION]))
     assert [f"{match.rule.id} {match.message}" for match in found] == []
-    # CloudFormation refuses YAML's aliases.
-    assert not any(token.strip().startswith("*") for token in (CLUSTER / "aws-account.yaml").read_text().split(": "))
+    content = (CLUSTER / "aws-account.yaml").read_text()
+    assert not re.search(r"[:\s][&*]\w+$", content, re.MULTILINE), "CloudFormation refuses YAML's aliases"
+    # moto forgets this part of a bucket.
+    [blocked] = re.findall(r"PublicAccessBlockConfiguration:\n((?: {8}\w+: \w+\n)+)", content)
+    assert len(blocked.splitlines()) == 4
+    assert "false" not in blocked

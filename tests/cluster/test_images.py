@@ -1,4 +1,4 @@
-"""The images' Dockerfiles and the compose files: pinned, not root, no secret, and every file that they name is there."""
+"""The images and the compose files: pinned, not root, no secret, and every file that they name is there."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def templates() -> list[tuple[str, dict[str, Any]]]:
                 look(name, inner)
 
     for document in everything():
-        look(f"{document['kind']}/{document['metadata']['name']}", document["spec"] if "spec" in document else {})
+        look(f"{document['kind']}/{document['metadata']['name']}", document.get("spec", {}))
     return found
 
 
@@ -80,7 +80,7 @@ def test_a_field_that_kuberay_does_not_know_is_found(tmp_path: Path) -> None:
     assert all(re.search("livenesProbe|autoscaling", mistake) for mistake in found)
 
 
-@pytest.mark.parametrize("name, template", TEMPLATES, ids=[name for name, _ in TEMPLATES])
+@pytest.mark.parametrize(("name", "template"), TEMPLATES, ids=[name for name, _ in TEMPLATES])
 def test_every_pod_is_one_that_kubernetes_knows(name: str, template: dict[str, Any]) -> None:
     assert mistakes(template, pod_schema(crds())) == []
 
@@ -96,7 +96,7 @@ def test_all_pods_were_found() -> None:
     assert len(TEMPLATES) == 7  # a head and workers twice, what submits the job, and the two of the tracking server
 
 
-@pytest.mark.parametrize("name, template", TEMPLATES, ids=[name for name, _ in TEMPLATES])
+@pytest.mark.parametrize(("name", "template"), TEMPLATES, ids=[name for name, _ in TEMPLATES])
 def test_a_pod_is_bounded_pinned_and_not_root(name: str, template: dict[str, Any]) -> None:
     pod = template["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True

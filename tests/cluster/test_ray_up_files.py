@@ -88,7 +88,7 @@ def test_nothing_listens_to_the_world_and_everything_wants_a_token(cloud: str) -
     assert head["disable_usage_stats"] is True
     assert "0.0.0.0" not in " ".join(commands(cloud))
     options = config(cloud)["docker"]["run_options"]
-    mounted = {remote: local for remote, local in config(cloud)["file_mounts"].items()}
+    mounted = config(cloud)["file_mounts"]
     assert "--env RAY_AUTH_MODE=token" in options
     [path] = [option.partition("RAY_AUTH_TOKEN_PATH=")[2] for option in options if "RAY_AUTH_TOKEN_PATH=" in option]
     assert mounted == {path: "~/.ray/auth_token"}

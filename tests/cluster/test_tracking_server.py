@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -65,7 +66,7 @@ def tracking_server(folder: Path, database: Postgres, s3: str, **secrets: str) -
         (folder / "secrets" / name).write_text(value)
     assert set(given) <= set(service()["secrets"])
     fixed = {name: value for name, value in service()["environment"].items() if "${" not in value}
-    not_secret = {name: value for name, value in aws.environment(s3).items() if name.upper() not in map(str.upper, given)}
+    not_secret = {name: value for name, value in aws.environment(s3).items() if name.lower() not in given}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [TRACKING / "start.sh", *command_line(port)],
@@ -82,9 +83,7 @@ def tracking_server(folder: Path, database: Postgres, s3: str, **secrets: str) -
         )
     server = TrackingServer(uri=f"http://127.0.0.1:{port}", s3=s3)
     try:
-        wait_until(
-            lambda: process.poll() is not None or answers(server), f"no server: {folder / 'log'}", timeout_s=180
-        )
+        wait_until(lambda: process.poll() is not None or answers(server), f"no server: {folder / 'log'}", timeout_s=180)
         assert process.poll() is None, (folder / "log").read_text()[-3000:]
         yield server
     finally:
@@ -150,6 +149,7 @@ def test_a_sweep_is_tracked_registered_and_promoted_with_a_login_and_no_key_to_t
         )
         assert named.status_code == 403
 
+        check_tracking(server.uri.replace("://", f"://admin:{quote(PASSWORD)}@"), "pharos")
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         check_tracking(server.uri, "pharos")
