@@ -2,20 +2,105 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import signal
+from contextlib import nullcontext
 from datetime import datetime
+from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pharos.cli.app import CLUSTER, app
+from pharos.cli.options import STORAGE, TrackingUri, load
+
+if TYPE_CHECKING:
+    from pharos.plan.doctor import Wanted
 
 INTERRUPTED = 130
 
 
 class _Ended(Exception):
     """SIGTERM: the machine or the cluster is being shut down."""
+
+
+@app.command(rich_help_panel=CLUSTER)
+def doctor(
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC]", help="A sweep file, for its storage, tracking and base.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster: auto, or host:6379 (default: this machine)."),
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="Where sweeps keep their state (default: the spec's).")] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Verdicts and facts as one JSON object.")] = False,
+) -> None:
+    """Say whether this machine, or every node of a cluster, is fit to train, and what would mend it."""
+    from rich.console import Console
+
+    from pharos import console
+    from pharos.plan.doctor_verdicts import checks, verdict
+    from pharos.sweep.environment import set_environment
+
+    wanted = _wanted(spec, storage, tracking_uri)
+    screen = Console(highlight=False)
+    set_environment(address=address or "")  # a Ray of our own, which would want a token, is not started
+    from pharos.sweep.doctor import examine_cluster, examine_machine
+
+    if address is None:
+        examination = examine_machine(wanted)
+    else:
+        with screen.status("connecting") if screen.is_terminal and not as_json else nullcontext() as status:
+            say = (lambda text: None) if status is None else (lambda text: status.update(f"looking at {text}"))
+            examination = examine_cluster(wanted, address=address, say=say)
+    lines = checks(examination)
+    worst = verdict(lines)
+    if as_json:
+        typer.echo(json.dumps(console.examination_json(examination, lines), ensure_ascii=False, indent=2))
+    else:
+        again = ["pharos", "doctor", *([str(spec)] if spec else []), *(["--address", address] if address else [])]
+        again += ["--storage", storage] if storage else []
+        again += ["--tracking-uri", tracking_uri] if tracking_uri else []
+        console.show_examination(
+            examination, lines, next_steps=_next_steps(worst, spec, address, shlex.join(again)), console=screen
+        )
+    raise typer.Exit(int(worst == "wrong"))
+
+
+def _wanted(spec: Path | None, storage: str | None, tracking_uri: str | None) -> Wanted:
+    """From the sweep file where one is given, else from what a sweep's file says by default."""
+    from pharos.plan.doctor import Wanted
+    from pharos.plan.paths import tracking_uri_of
+    from pharos.spec.model import TrackingSpec
+    from pharos.store.mirror import local_storage
+    from pharos.store.uris import checked_storage, is_store
+
+    loaded = load(spec, None, None, None) if spec is not None else None
+    place = checked_storage(storage or (loaded.storage if loaded else str(STORAGE)))
+    place = place if is_store(place) else str(Path(place).absolute())
+    uri = tracking_uri or (loaded.tracking.uri if loaded else None)
+    if uri is None:
+        uri = tracking_uri_of(local_storage(place) if is_store(place) else Path(place))
+    base = spec.absolute().parent / loaded.base if spec is not None and loaded is not None else None
+    return Wanted(
+        storage=place,
+        tracking_uri=uri,
+        experiment=loaded.tracking.experiment if loaded else TrackingSpec.model_fields["experiment"].default,
+        paths=(str(base.resolve()),) if base is not None and base.exists() else (),
+    )
+
+
+def _next_steps(worst: str, spec: Path | None, address: str | None, again: str) -> list[str]:
+    if worst == "wrong":
+        return [f"{again}  (once that is mended)"]
+    target = shlex.quote(str(spec)) if spec else "SPEC"
+    if address is None:
+        return [f"pharos plan {target}"]
+    return [f"pharos sweep {target} --address {address}"]
 
 
 @app.command("watch-notices", rich_help_panel=CLUSTER)

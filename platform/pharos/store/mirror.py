@@ -151,6 +151,19 @@ def fetch_folder(path: Path) -> bool:
     return True
 
 
+def fetched_file(path: Path) -> Path:
+    """A file of a mirror, fetched without its folder: to another path then; and `path` itself where there is none."""
+    place = mirrored(path)
+    if place is None or path.is_file():
+        return path
+    content = place.store.read(place.name)
+    if content is None:
+        return path
+    alone = place.root / ".files" / place.name
+    write_whole(alone, content)
+    return alone
+
+
 def fetch_checkpoint(path: Path) -> bool:
     """Have a checkpoint as it is at the store now. Whether it is there; a path outside of a mirror is as it is."""
     place = mirrored(path)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +75,12 @@ def gcs_address(address: str) -> str:
 
 def gcs_client(gcs: str) -> Any:
     """A client of the cluster's GCS. Raises ClusterError at once where the cluster takes no request without a token."""
-    # Ray's C++ repeats on stderr what the error says.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import AuthenticationError
 
     try:
-        return GcsClient(address=gcs)
+        with _silent_stderr():
+            return GcsClient(address=gcs)
     except AuthenticationError as error:
         raise ClusterError(
             f"--address={gcs} takes requests with its token only. Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
@@ -110,6 +112,20 @@ def node_of_this_machine(gcs: str, node_id: str | None) -> RayNode:
         ids = ", ".join(node.node_id for node in here)
         raise ClusterError(f"several nodes of the cluster at {gcs} run on this machine. Name one: --node-id of {ids}.")
     return here[0]
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Ray's C++ writes there what its exception says better."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def own_addresses() -> set[str]:

@@ -34,10 +34,13 @@ from pharos.sweep.paths import SweepPaths, sweep_lock
 from pharos.sweep.phases import Phases
 from pharos.sweep.pool import run_pool_group
 from pharos.sweep.ray_session import ray_session
-from pharos.sweep.result_file import write_report_of, write_result
+from pharos.sweep.result_file import has_result, leave_result
+from pharos.sweep.retention import Retention
 from pharos.sweep.search import SweepSearch
 from pharos.sweep.seat import seat_of
+from pharos.sweep.sharing import share_inputs, shared
 from pharos.sweep.staging import Staged
+from pharos.sweep.storage_check import check_before_pools
 from pharos.track.event_log import EventLog
 from pharos.track.follower import Follower
 from pharos.track.mlflow_client import check_tracking, shown
@@ -82,7 +85,10 @@ def run_sweep(staged: Staged, *, cluster: Cluster, view: SweepView) -> dict[str,
         before = Ledger.of(log.read())
         refuse_other_spec(before, staged)
         if _is_finished(before, staged):
-            return result_json(before, staged.plan)
+            result = result_json(before, staged.plan)
+            if not has_result(paths):  # the session that finished it did not get so far
+                leave_result(paths, result)
+            return result
         uri = staged.spec.tracking.uri or paths.tracking_uri
         check_tracking(uri, staged.spec.tracking.experiment)
         return _Run(staged, paths, log, uri, view).run(cluster)
@@ -118,9 +124,9 @@ def pool_settings(staged: Staged, paths: SweepPaths, pool: str) -> PoolSettings:
     return PoolSettings(
         pool=pool,
         base_key=plan.base_key,
-        base_dir=str(staged.base_dir),
-        data_dir=str(staged.data.directory),
-        trials_dir=str(paths.trials),
+        base_dir=shared(staged.shared_base or staged.base_dir),
+        data_dir=shared(staged.data.directory),
+        trials_dir=shared(paths.trials),
         workers=plan.num_workers,
         seats_per_worker=plan.seats_per_worker,
         placement=plan.placement,
@@ -184,14 +190,14 @@ class _Run:
                 )
             )
             follower = Follower(self._log, self._runs())
-            with listening(self._desk, [self._view.update, follower.publish]):
+            tidy = Retention(self._spec, self._paths, lambda event: ray.get(self._desk.record.remote(event)))
+            with listening(self._desk, [self._view.update, follower.publish, tidy.update]):
                 self._sweep()
                 self._hand_over(follower)
                 result = self._finish()
             self._view.phase("writing the last events to MLflow")
             backlog = follower.close(timeout_s=TRACKING_PATIENCE_S)
-        write_result(self._paths.result, result)
-        write_report_of(self._paths.root, self._paths.report)
+        leave_result(self._paths, result)
         if backlog:
             self._view.phase(f"{backlog} events have not reached MLflow ({follower.last_error})")
         else:
@@ -200,6 +206,8 @@ class _Run:
 
     def _sweep(self) -> None:
         """Everything that needs the pool: search, then the test rows of the winner, the baseline and the base."""
+        check_before_pools(self._staged)
+        share_inputs(self._staged, self._view.phase)
         self._enter("pool", "starting the pool")
         pool = run_pool_group.remote(
             pool_settings(self._staged, self._paths, "pool-0"),

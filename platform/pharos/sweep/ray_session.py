@@ -17,6 +17,7 @@ import psutil
 import ray
 
 from pharos.errors import ClusterError
+from pharos.sweep.in_job import job_variables
 from pharos.sweep.names import NAMESPACE
 
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -55,6 +56,8 @@ def ray_session(
     `environment.set_environment` must have run before Ray was imported.
     """
     worker_env = WORKER | {"OMP_NUM_THREADS": str(threads_per_worker)} | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
+    # Ray refuses a variable that the job of this driver was submitted with: what its user has set stands.
+    worker_env = {name: value for name, value in worker_env.items() if name not in job_variables()}
     arguments = {
         "namespace": NAMESPACE,
         "runtime_env": {"env_vars": worker_env},

@@ -101,7 +101,7 @@ def rerun(
     Raises ModelError where there is no such trial or its base is another, DataError where its rows or its tokenizer
     have changed, and what reading base and rows raises.
     """
-    found = find_model(reference, storage=storage, base=base)
+    found = find_model(reference, storage=storage, base=base, needs_adapter=False)
     if found.sweep_dir is None or found.trial is None:
         raise ModelError(f"{found.shown} is no trial of a sweep. Name one, as quickstart-0007.")
     events = list(EventLog(found.sweep_dir / "events").read())
@@ -214,6 +214,8 @@ def _alone(staged: Staged, trial: TrialPlan, trials_dir: str, *, num_clocks: int
     settings = pool_settings(staged, SweepPaths(staged.storage, staged.spec.name), "rerun")
     return replace(
         settings,
+        base_dir=str(staged.base_dir),
+        data_dir=str(staged.data.directory),
         trials_dir=trials_dir,
         workers=1,
         seats_per_worker=1,

@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pharos.errors import StorageError
 from pharos.store.objects import open_store
 from pharos.store.uris import checked_storage, is_store
+from pharos.sweep.names import HEAD
+from pharos.sweep.sharing import SEEN, shared
+
+if TYPE_CHECKING:
+    from pharos.sweep.staging import Staged
 
 TIMEOUT_S = 60.0
 """How long the nodes may take in all: the first task on a node starts a process, and a mount may hang."""
 MARKER = ".pharos-marker-"
-REMEDY = (
-    "Every node must: name a directory that all of them share (NFS, a cloud's file store), or s3://bucket/prefix or "
-    "gs://bucket/prefix, which every node may read and write."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,19 @@ def check_storage(
             delete_marker(text, marker)
 
 
+def check_before_pools(staged: Staged) -> None:
+    """Raise StorageError, naming them, where nodes that will hold the desk or a worker do not see the storage."""
+    pool = staged.spec.pool
+
+    def may_host(node: dict[str, Any]) -> bool:
+        resources = node["Resources"]
+        has_room = resources.get("CPU", 0) >= pool.cpus_per_worker and resources.get("GPU", 0) >= pool.gpus_per_worker
+        return has_room or any(name in resources for name in HEAD)
+
+    storage = shared(staged.storage)
+    refuse_blind_nodes(storage, check_storage(storage, may_host=may_host))
+
+
 def refuse_blind_nodes(storage: str | Path, nodes: Sequence[NodeStorage]) -> None:
     """Raise StorageError, naming them, where nodes do not see the storage."""
     blind = [node for node in nodes if node.problem is not None]
@@ -88,7 +102,7 @@ def refuse_blind_nodes(storage: str | Path, nodes: Sequence[NodeStorage]) -> Non
         return
     listed = "\n".join(f"  node {node.address} ({node.node_id[:12]}): {node.problem}" for node in blind)
     raise StorageError(
-        f"storage={storage} is not seen by {len(blind)} of {len(nodes)} nodes of the cluster:\n{listed}\n{REMEDY}"
+        f"storage={storage} is not seen by {len(blind)} of {len(nodes)} nodes of the cluster:\n{listed}\n{SEEN}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pharos.plan.exchange import Orders, RoundReport
 from pharos.plan.pool import PoolSettings
 from pharos.sweep.names import NAMESPACE
+from pharos.sweep.sharing import settings_here
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -17,7 +18,7 @@ def train_loop(config: dict[str, Any]) -> None:
     from pharos.train.loop import run_pool
     from pharos.train.open_pool import open_pool
 
-    settings: PoolSettings = config["settings"]
+    settings: PoolSettings = settings_here(config["settings"])
     desk = ray.get_actor(config["desk"], namespace=NAMESPACE)
     group = distributed_group()
     pool = open_pool(settings, group)
