@@ -91,7 +91,7 @@ def test_nothing_listens_to_the_world_and_everything_wants_a_token(cloud: str) -
     mounted = config(cloud)["file_mounts"]
     assert "--env RAY_AUTH_MODE=token" in options
     [path] = [option.partition("RAY_AUTH_TOKEN_PATH=")[2] for option in options if "RAY_AUTH_TOKEN_PATH=" in option]
-    assert mounted == {path: "~/.ray/auth_token"}
+    assert mounted == {path: "~/.ray/auth_token", "/home/pharos/.mlflow/credentials": "~/.mlflow/credentials"}
     assert not re.search(r"\b[0-9a-f]{32,}\b", text(cloud)), "a token in the file"
 
 

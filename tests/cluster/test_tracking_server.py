@@ -150,6 +150,13 @@ def test_a_sweep_is_tracked_registered_and_promoted_with_a_login_and_no_key_to_t
         assert named.status_code == 403
 
         check_tracking(server.uri.replace("://", f"://admin:{quote(PASSWORD)}@"), "pharos")
+        # As on the nodes of a `ray up` cluster, which get this file.
+        with monkeypatch.context() as patch:
+            patch.setenv("HOME", str(tmp_path))
+            (tmp_path / ".mlflow").mkdir()
+            login = f"[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = {PASSWORD}\n"
+            (tmp_path / ".mlflow" / "credentials").write_text(login)
+            check_tracking(server.uri, "pharos")
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         check_tracking(server.uri, "pharos")

@@ -30,7 +30,7 @@ CHECK_TIMEOUT_S = 4
 LOGIN = {
     "UNAUTHENTICATED": (
         "wants a login, and was given none or a wrong one. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
-        "also where the sweep's driver runs."
+        "or write them into ~/.mlflow/credentials, there where the sweep's driver runs, too."
     ),
     "PERMISSION_DENIED": (
         "does not let this user do that. Have its admin give the user of MLFLOW_TRACKING_USERNAME the right to: EDIT "
