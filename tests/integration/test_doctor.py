@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.support.ray_nodes import free_ports, start_node
 from tests.support.small_sweep import Finished, Workplace, workplace
@@ -55,7 +56,7 @@ def test_every_node_is_looked_at_and_what_lies_between_them(place: Workplace) ->
             *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}"),
         )
         # More CPUs than any machine has: what is ill there must not be said of the head.
-        start_node(place, place.root / "node.log", f"--address={address}", num_cpus=4096)
+        second = start_node(place, place.root / "node.log", f"--address={address}", num_cpus=4096)
         results = place.root / "results"
         run = doctor(place, "--address", address, "--storage", str(results), "--json")
         assert run.returncode == 0, run.stdout + run.stderr
@@ -84,4 +85,14 @@ def test_every_node_is_looked_at_and_what_lies_between_them(place: Workplace) ->
         assert refused.returncode == 2
         assert "takes requests with its token only" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
+        # A node that hangs: Ray calls it alive for a while yet. What the others have to say is said all the same.
+        [raylet] = [child for child in psutil.Process(second.pid).children(recursive=True) if child.name() == "raylet"]
+        raylet.suspend()
+        hanging = doctor(place, "--address", address, "--storage", str(place.root), "--json")
+        raylet.resume()
+        told = json.loads(hanging.stdout)
+        assert (hanging.returncode, told["verdict"]) == (1, "wrong")
+        assert [node["is_head"] for node in told["nodes"]] == [True]
+        assert [silent["node_id"] for silent in told["cluster"]["silent"]] == [other["node_id"]]
+        assert {line["name"] for line in told["checks"] if line["verdict"] == "wrong"} == {"nodes"}
         place.end_everything()

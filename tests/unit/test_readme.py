@@ -72,6 +72,13 @@ RUN_BY = {
     "pharos rerun": "tests/unit/sweep/test_rerun.py::test_the_verb_shows_both_curves_and_its_exit_code_is_the_verdict",
     "ssh -N -L": "tests/unit/test_readme.py::test_the_tunnel_is_to_the_dashboards_port",
     "export RAY_API_SERVER_ADDRESS=": "tests/unit/test_readme.py::test_the_tunnel_is_to_the_dashboards_port",
+    "pharos doctor": "tests/unit/sweep/test_doctor.py::test_the_verb_looks_at_this_machine_and_starts_no_ray",
+    "pharos doctor search_spaces/quickstart.yaml --address": (
+        "tests/integration/test_doctor.py::test_every_node_is_looked_at_and_what_lies_between_them"
+    ),
+    "pharos watch-notices": (
+        "tests/integration/test_notices.py::test_a_preempted_node_is_draining_in_ray_until_the_clouds_deadline"
+    ),
     "pharos submit": "tests/integration/test_jobs.py::test_a_sweep_is_submitted_stopped_and_resumed_by_its_name",
     "pharos status": "tests/integration/test_jobs.py::test_a_sweep_is_submitted_stopped_and_resumed_by_its_name",
     "pharos logs": "tests/integration/test_jobs.py::test_a_sweep_is_submitted_stopped_and_resumed_by_its_name",

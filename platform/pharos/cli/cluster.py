@@ -124,6 +124,7 @@ def watch_notices(
     from pharos.errors import PharosError
     from pharos.plan.notices import Notice
     from pharos.sweep.draining import drain, gcs_address, node_of_this_machine
+    from pharos.sweep.environment import set_environment
     from pharos.sweep.metadata import cloud_named
     from pharos.sweep.notices import Watcher
 
@@ -134,6 +135,7 @@ def watch_notices(
         gcs = gcs_address(address)
         return drain(node_of_this_machine(gcs, node_id), notice, gcs=gcs)
 
+    set_environment(address=address)
     signal.signal(signal.SIGTERM, _end)
     try:
         watched = cloud_named(cloud, endpoint=endpoint, rebalance=rebalance)

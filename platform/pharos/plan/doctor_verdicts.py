@@ -79,7 +79,9 @@ def _is_everyone_there(examination: Examination) -> list[Check]:
             name="nodes",
             verdict="wrong",
             found=f"no answer: {silent.reason}",
-            remedy="see `ray status`, and the node's raylet.out; end the node where it hangs, and start it again",
+            remedy=INSTALL
+            if "No module named" in silent.reason
+            else "see `ray status`, and the node's raylet.out; where it hangs, end it and start it again",
             nodes=(silent.address,),
         )
         for silent in cluster.silent

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 from pharos.errors import ClusterError, StorageError, TrackingError
-from pharos.plan.doctor import ClosedPort, Cluster, Dashboard, Examination, NodeFacts, SilentNode, Skew, Wanted
+from pharos.plan.doctor import Cluster, Examination, NodeFacts, SilentNode, Wanted
+from pharos.plan.words import plural
 from pharos.store.objects import open_store
 from pharos.store.uris import is_store
+from pharos.sweep.doctor_between import Raylet, dashboard, gathered, list_raylets, ports, skews
 from pharos.sweep.doctor_node import Examiner, node_facts
 from pharos.sweep.paths import check_writable
 from pharos.sweep.storage_check import MARKER, check_storage, delete_marker, read_marker, write_marker
@@ -24,10 +26,6 @@ from pharos.track.mlflow_client import check_tracking, shown
 
 FACTS_LIMIT_S = 60.0
 """For all nodes together: the first actor on a node starts a process, and a node that hangs must not hang the rest."""
-ANSWER_LIMIT_S = 30.0
-NUM_PINGS = 5
-MOST_FOR_ALL_PAIRS = 16
-"""Up to so many nodes each knocks at every other; beyond it, at the head and at the next in the list."""
 
 Say = Callable[[str], None]
 
@@ -126,60 +124,48 @@ def _tracking_problem(wanted: Wanted) -> str:
     return ""
 
 
-class _Raylet(NamedTuple):
-    """A living node as Ray lists it. ports: of its raylet, by what they are for."""
-
-    node_id: str
-    address: str
-    is_head: bool
-    cpus: float
-    gpus: float
-    ports: tuple[tuple[str, int], ...]
-
-
 def _look(
     wanted: Wanted, *, gcs: str, address: str, storage_is_there: bool, say: Say
 ) -> tuple[tuple[NodeFacts, ...], Cluster]:
     import ray
     from ray._private.state import available_resources_per_node, state
 
-    raylets = _raylets(gcs)
+    from pharos.sweep.doctor_group import all_reduce
+
+    raylets = list_raylets(gcs)
     draining = set(state.get_draining_nodes())
     free = available_resources_per_node()
-    say(f"asking {len(raylets)} node{'s' if len(raylets) > 1 else ''}")
+    say(plural(len(raylets), "node"))
     examiners = {raylet.node_id: _examiner(raylet) for raylet in raylets}
     try:
-        nodes, silent = _facts(wanted, raylets, examiners)
+        nodes, lost = _facts(wanted, raylets, examiners)
         if not nodes:
-            reasons = "; ".join(f"{one.address}: {one.reason}" for one in silent)
+            reasons = "; ".join(f"{raylet.address}: {lost[raylet.node_id]}" for raylet in raylets)
             raise ClusterError(f"--address={address}: no node of the cluster gave an answer ({reasons}).")
-        answering = {node.node_id for node in nodes}
+        answering = [raylet for raylet in raylets if raylet.node_id not in lost]
         say("clocks and ports")
-        skews = [skew for node in nodes for skew in _skew(node.node_id, examiners[node.node_id])]
-        num_ports, closed = _ports([raylet for raylet in raylets if raylet.node_id in answering], examiners)
-        blind: dict[str, str] = {}
-        if storage_is_there and len(nodes) > 1:
-            say("storage")
-            found = check_storage(wanted.storage, may_host=lambda node: node["NodeID"] in answering)
-            blind = {one.node_id: one.problem for one in found if one.problem}
+        clocks = tuple(skew for raylet in answering for skew in skews(raylet, examiners))
+        num_ports, closed, lost_meanwhile = ports(answering, examiners)
+        lost |= lost_meanwhile
+        say("the storage")
+        blind = _blind(wanted.storage, {node.node_id for node in nodes}) if storage_is_there and len(nodes) > 1 else {}
         say("an all-reduce")
-        from pharos.sweep.doctor_group import all_reduce
-
-        summed = all_reduce(
-            nodes,
-            examiners,
-            has_free_gpus=all(node.torch_cuda and free[node.node_id].get("GPU", 0) >= 1 for node in nodes),
-        )
+        there = [node for node in nodes if node.node_id not in lost]
+        has_gpus = all(node.torch_cuda and free.get(node.node_id, {}).get("GPU", 0) >= 1 for node in there)
         cluster = Cluster(
             address=gcs,
-            silent=tuple(silent),
+            silent=tuple(
+                SilentNode(node_id=raylet.node_id, address=raylet.address, reason=lost[raylet.node_id])
+                for raylet in raylets
+                if raylet.node_id in lost
+            ),
             draining=tuple(raylet.address for raylet in raylets if raylet.node_id in draining),
             storage_problems=blind,
-            skews=tuple(skews),
+            skews=clocks,
             num_ports=num_ports,
-            closed=tuple(closed),
-            all_reduce=summed,
-            dashboard=_dashboard(nodes[0], examiners),
+            closed=closed,
+            all_reduce=all_reduce(there, examiners, has_free_gpus=has_gpus),
+            dashboard=dashboard(raylets[0], examiners),
         )
     finally:
         for examiner in examiners.values():
@@ -187,32 +173,7 @@ def _look(
     return tuple(nodes), cluster
 
 
-def _raylets(gcs: str) -> list[_Raylet]:
-    """Of every node that Ray calls alive, the head first."""
-    import ray
-
-    found = []
-    for node in ray.nodes():
-        if not node["Alive"]:
-            continue
-        resources, is_head = node["Resources"], "node:__internal_head__" in node["Resources"]
-        ports = [("raylet", node["NodeManagerPort"]), ("objects", node["ObjectManagerPort"])]
-        if is_head:
-            ports.append(("GCS", int(gcs.rpartition(":")[2])))
-        found.append(
-            _Raylet(
-                node_id=node["NodeID"],
-                address=node["NodeManagerAddress"],
-                is_head=is_head,
-                cpus=resources.get("CPU", 0.0),
-                gpus=resources.get("GPU", 0.0),
-                ports=tuple(ports),
-            )
-        )
-    return sorted(found, key=lambda raylet: (not raylet.is_head, raylet.address, raylet.node_id))
-
-
-def _examiner(raylet: _Raylet) -> Any:
+def _examiner(raylet: Raylet) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -221,10 +182,9 @@ def _examiner(raylet: _Raylet) -> Any:
 
 
 def _facts(
-    wanted: Wanted, raylets: Sequence[_Raylet], examiners: dict[str, Any]
-) -> tuple[list[NodeFacts], list[SilentNode]]:
-    """All at once, within one limit."""
-    import ray
+    wanted: Wanted, raylets: Sequence[Raylet], examiners: dict[str, Any]
+) -> tuple[list[NodeFacts], dict[str, str]]:
+    """All at once, within one limit: what answered, the head first, and why the others did not, by node."""
     from ray._private.worker import global_worker
 
     ray_dir = str(Path(global_worker.node.get_session_dir_path()).parent)
@@ -232,84 +192,19 @@ def _facts(
         raylet.node_id: examiners[raylet.node_id].facts.remote(wanted, raylet.node_id, raylet.is_head, ray_dir)
         for raylet in raylets
     }
-    done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=FACTS_LIMIT_S)
-    nodes, silent = [], []
-    for raylet in raylets:
-        answer = asked[raylet.node_id]
-        if answer not in done:
-            reason = f"nothing within {FACTS_LIMIT_S:.0f} s"
-            silent.append(SilentNode(node_id=raylet.node_id, address=raylet.address, reason=reason))
-            continue
-        try:
-            nodes.append(_with_ray(ray.get(answer), raylet))
-        except Exception as error:  # whatever that node's Python raises, up to a missing module
-            silent.append(SilentNode(node_id=raylet.node_id, address=raylet.address, reason=_reason(error)))
-    return nodes, silent
+    facts, lost = gathered(asked, limit_s=FACTS_LIMIT_S)
+    nodes = [
+        replace(facts[raylet.node_id], ray_cpus=raylet.cpus, ray_gpus=raylet.gpus)
+        for raylet in raylets
+        if raylet.node_id in facts
+    ]
+    return nodes, lost
 
 
-def _with_ray(facts: NodeFacts, raylet: _Raylet) -> NodeFacts:
-    return replace(facts, ray_cpus=raylet.cpus, ray_gpus=raylet.gpus)
-
-
-def _skew(node_id: str, examiner: Any) -> list[Skew]:
-    """By the quickest of some round trips, as NTP does it."""
-    import ray
-
-    trips = []
-    for _ in range(NUM_PINGS):
-        sent_s = time.time()
-        try:
-            there_s = ray.get(examiner.clock.remote(), timeout=ANSWER_LIMIT_S)
-        except Exception:
-            return []
-        back_s = time.time()
-        trips.append((back_s - sent_s, there_s - (sent_s + back_s) / 2))
-    quickest_s, ahead_s = min(trips)
-    return [Skew(node_id=node_id, ahead_s=ahead_s, error_s=quickest_s / 2)]
-
-
-def _ports(raylets: Sequence[_Raylet], examiners: dict[str, Any]) -> tuple[int, list[ClosedPort]]:
-    """How many connections were tried between nodes, and which did not come about."""
-    import ray
-
-    if len(raylets) < 2:
-        return 0, []
-    listening = [examiners[raylet.node_id].listen.remote() for raylet in raylets]
-    chosen = dict(zip(raylets, ray.get(listening, timeout=ANSWER_LIMIT_S), strict=True))
-    asked = []
-    for index, raylet in enumerate(raylets):
-        others = [other for other in raylets if other is not raylet]
-        if len(raylets) > MOST_FOR_ALL_PAIRS:
-            others = list(
-                dict.fromkeys(o for o in (raylets[0], raylets[(index + 1) % len(raylets)]) if o is not raylet)
-            )
-        targets = [(other, what, port) for other in others for what, port in (*other.ports, ("any", chosen[other]))]
-        knocking = examiners[raylet.node_id].closed.remote([(other.address, port) for other, _, port in targets])
-        asked.append((raylet, targets, knocking))
-    closed = []
-    for raylet, targets, knocking in asked:
-        for place, reason in ray.get(knocking, timeout=ANSWER_LIMIT_S + len(targets)):
-            other, what, port = targets[place]
-            closed.append(
-                ClosedPort(from_node=raylet.node_id, to_node=other.node_id, port=port, what=what, reason=reason)
-            )
-    return sum(len(targets) for _, targets, _ in asked), closed
-
-
-def _dashboard(head: NodeFacts, examiners: dict[str, Any]) -> Dashboard | None:
-    """Asked on the head itself: it listens on loopback there. None where Ray runs without one."""
-    import ray
-    from ray._private.worker import global_worker
-
-    url = global_worker.node.address_info.get("webui_url")
-    if not url:
-        return None
-    found: Dashboard = ray.get(examiners[head.node_id].dashboard.remote(url), timeout=ANSWER_LIMIT_S)
-    return found
-
-
-def _reason(error: BaseException) -> str:
-    """The last line, which names what was raised: Ray puts a traceback before it."""
-    cause = getattr(error, "cause", None) or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(cause).__name__)[:300]
+def _blind(storage: str, answering: set[str]) -> dict[str, str]:
+    """Why nodes do not see the storage, by node."""
+    try:
+        found = check_storage(storage, may_host=lambda node: node["NodeID"] in answering)
+    except StorageError as error:
+        return dict.fromkeys(answering, error.message)
+    return {one.node_id: one.problem for one in found if one.problem}

@@ -107,6 +107,8 @@ def test_a_node_that_gives_no_answer_is_wrong_and_one_that_drains_is_to_be_known
     told = {line.nodes: (line.verdict, line.found) for line in of("nodes", lines) if line.nodes}
     assert told[("10.0.0.9",)] == ("wrong", "no answer: nothing within 60 s")
     assert told[("10.0.0.2",)][0] == "warning"
+    bare = SilentNode(node_id="e" * 56, address="10.0.0.8", reason="ModuleNotFoundError: No module named 'pharos'")
+    assert "pip install" in of("nodes", between(silent=(bare,)))[1].remedy
 
 
 def test_storage_is_wrong_here_or_on_the_nodes_that_do_not_see_it() -> None:
