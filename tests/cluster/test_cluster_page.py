@@ -23,7 +23,7 @@ def typed(program: str) -> list[list[str]]:
     """The arguments of each command of the page, also of those that `ray exec` runs on the head."""
     lines = [line.strip() for block in blocks("bash", PAGE) for line in block.splitlines()]
     lines += [shlex.split(line)[-1] for line in lines if line.startswith("ray exec ")]
-    return [shlex.split(line)[1:] for line in lines if line.startswith(f"{program} ")]
+    return [shlex.split(line.partition(" >")[0])[1:] for line in lines if line.startswith(f"{program} ")]
 
 
 @pytest.mark.parametrize("arguments", typed("ray"), ids=" ".join)
@@ -59,7 +59,9 @@ def test_every_ray_start_of_the_page_keeps_the_dashboard_on_loopback_and_sets_th
         if "ray start --head" in block:
             assert "--dashboard-host=127.0.0.1" in block
             assert block.index("export RAY_AUTH_MODE=token") < block.index("ray get-auth-token --generate")
-            assert block.index("ray get-auth-token --generate") < block.index("ray start")
+            assert block.index("ray get-auth-token --generate >/dev/null") < block.index("ray start")
+            # Ray makes the file readable to everybody.
+            assert "chmod 600 ~/.ray/auth_token" in block
 
 
 def test_what_bounds_the_cost_is_what_the_files_say() -> None:

@@ -24,7 +24,7 @@ from tests.support.registered_models import MODEL, new_store, prepared, registry
 
 from pharos.errors import TrackingError
 from pharos.handover.promotion import promote
-from pharos.track.mlflow_client import check_tracking
+from pharos.track.mlflow_client import check_tracking, connect, tracking_errors
 from pharos.track.model_versions import find_version, version_folder
 
 TRACKING = Path(__file__).parents[2] / "cluster" / "tracking"
@@ -172,8 +172,8 @@ def test_a_sweep_is_tracked_registered_and_promoted_with_a_login_and_no_key_to_t
         # The files went through the server into the bucket, and come back whole.
         found = find_version(server.uri, MODEL, alias="champion")
         fetched = version_folder(found, cache=tmp_path / "fetched")
-        made = models.storage / "made" / "merged-1"
-        assert (fetched / "model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()
+        merged = models.storage / "made" / "merged-1"
+        assert (fetched / "model.safetensors").read_bytes() == (merged / "model.safetensors").read_bytes()
         client = boto3.client(
             "s3",
             endpoint_url=s3,
@@ -183,6 +183,23 @@ def test_a_sweep_is_tracked_registered_and_promoted_with_a_login_and_no_key_to_t
         )
         keys = [entry["Key"] for entry in client.list_objects_v2(Bucket=BUCKET)["Contents"]]
         assert any(key.startswith("files/") and key.endswith("merged/model.safetensors") for key in keys)
+        # Another user makes what it likes, and may look at the rest, but not move the champion.
+        made = requests.post(
+            f"{server.uri}/api/2.0/mlflow/users/create",
+            json={"username": "sweeps", "password": "of the sweeps alone"},
+            auth=("admin", PASSWORD),
+            timeout=10,
+        )
+        assert made.status_code == 200, made.text
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "sweeps")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "of the sweeps alone")
+        other = connect(server.uri)
+        run = other.create_run(other.create_experiment("theirs"))
+        other.log_metric(run.info.run_id, "eval_loss", 1.0)
+        other.create_registered_model("theirs")
+        assert other.get_registered_model(MODEL).aliases["champion"] in (2, "2")
+        with pytest.raises(TrackingError, match="not let this user"), tracking_errors(server.uri, ""):
+            other.set_registered_model_alias(MODEL, "champion", "1")
         # No secret is shown by what was started.
         log = (folder / "log").read_text()
         for secret in (PASSWORD, database.password, aws.KEY):

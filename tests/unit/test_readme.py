@@ -94,6 +94,7 @@ RUN_BY = {
     "export TRACKING=": "tests/cluster/test_cluster_page.py::test_pharos_takes_the_command",
     "ray get-auth-token --generate": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
     "pharos chat": "tests/unit/cli/test_use.py::test_chat_with_two_models_names_who_speaks",
+    "chmod 600 ~/.ray/auth_token": "tests/cluster/test_cluster_page.py::test_every_ray_start_of_the_page_keeps",
     "ray stop": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
     "ray up cluster/aws.yaml": "tests/cluster/test_aws.py::test_head_and_workers_are_made_as_the_file_says",
     "ray exec cluster/aws.yaml": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
