@@ -177,6 +177,8 @@ def test_the_accounts_roles_open_one_bucket_and_end_only_pharos_machines(account
                 assert bucket in statement["Resource"]
     assert not any("ec2" in str(statement["Action"]) for statement in statements["pharos-worker"])
     [ending] = [one for one in statements["pharos-head"] if "ec2:TerminateInstances" in one["Action"]]
+    tagging = [one for one in statements["pharos-head"] if "ec2:CreateTags" in one["Action"]]
+    assert all(one["Condition"] for one in tagging), "who may tag any machine may end any machine"
     assert ending["Condition"] == {"StringEquals": {"ec2:ResourceTag/project": "pharos"}}
 
 
