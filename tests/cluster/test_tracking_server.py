@@ -122,6 +122,7 @@ def s3() -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_sweep_is_tracked_registered_and_promoted_with_a_login_and_no_key_to_the_bucket(
     database: Postgres, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,8 +137,8 @@ def test_a_sweep_is_tracked_registered_and_promoted_with_a_login_and_no_key_to_t
     with tracking_server(folder, database, s3, mlflow_auth_admin_password=PASSWORD) as server:
         # Without a login, or with a wrong one, nothing is told and nothing is taken.
         for path in ("api/2.0/mlflow/experiments/search?max_results=1", "api/2.0/mlflow-artifacts/artifacts", ""):
-            assert requests.get(f"{server.uri}/{path}", timeout=10).status_code == 401
-            assert requests.get(f"{server.uri}/{path}", auth=("admin", "password1234"), timeout=10).status_code == 401
+            assert requests.get(f"{server.uri}/{path}", timeout=30).status_code == 401
+            assert requests.get(f"{server.uri}/{path}", auth=("admin", "password1234"), timeout=30).status_code == 401
         with pytest.raises(TrackingError, match="MLFLOW_TRACKING_USERNAME"):
             check_tracking(server.uri, "pharos")
         # A page in a browser that calls the server by another name is refused, even with a login.
@@ -145,7 +146,7 @@ def test_a_sweep_is_tracked_registered_and_promoted_with_a_login_and_no_key_to_t
             f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=1",
             headers={"Host": "elsewhere.example"},
             auth=("admin", PASSWORD),
-            timeout=10,
+            timeout=30,
         )
         assert named.status_code == 403
 
@@ -188,7 +189,7 @@ def test_a_sweep_is_tracked_registered_and_promoted_with_a_login_and_no_key_to_t
             f"{server.uri}/api/2.0/mlflow/users/create",
             json={"username": "sweeps", "password": "of the sweeps alone"},
             auth=("admin", PASSWORD),
-            timeout=10,
+            timeout=30,
         )
         assert made.status_code == 200, made.text
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "sweeps")
