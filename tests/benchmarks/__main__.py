@@ -11,6 +11,7 @@
     evaluation          answers and losses of `pharos eval`, against plain transformers
     quickstart_quality  what the quickstart finds, and in which time
     merge               an adapter merged into a 4 GB base: memory, and time against copying the files
+    checkpoints         a trial's checkpoint: flushed to the disk, and brought to an object store
     gpu                 an 8B-shaped model on one GPU
 
 `--smoke` runs the cheapest form of each, to see that it works; its figures mean nothing and go below build/.
@@ -39,6 +40,7 @@ NAMES = (
     "evaluation",
     "quickstart_quality",
     "merge",
+    "checkpoints",
     "gpu",
 )
 ENVIRONMENT = {

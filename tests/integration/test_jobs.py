@@ -16,6 +16,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from tests.support.small_sweep import HEARING_INTERRUPTS, Finished, Workplace, f
 
 from pharos.sweep.paths import lock_holder
 
-NUM_TRIALS = 16
+NUM_TRIALS = 12
 SEARCH = {"num_trials": NUM_TRIALS, "space": {"optim.learning_rate": {"log_uniform": [1e-5, 3e-2]}}}
 POOL = {"workers": 2, "seats_per_worker": 2, "sharding": "replicate"}
+TRAIN = {"max_steps": 160, "batch_size": 8, "micro_batch_size": 4, "report_every": 16}
+"""Long enough that a command which is typed when the first trial has ended comes before the last one has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ def start(place: Workplace, *arguments: str, **environment: str) -> subprocess.P
 def cluster(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Iterator[Cluster]:
     """A head with a token; `python` is the one of these tests, as in the environment of a cluster's image."""
     place = workplace(tmp_path_factory.mktemp("jobs"), small_base, search=SEARCH, pool=POOL)
-    place.write_spec(base=str(place.root / "base"), search=SEARCH, pool=POOL)
+    place.write_spec(base=str(place.root / "base"), search=SEARCH, pool=POOL, train=TRAIN)
     token = secrets.token_hex(32)
     mine = place.environment | {"RAY_AUTH_TOKEN": token}
     place.environment = mine | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -91,6 +94,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Itera
                 *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
                 f"--metrics-export-port={metrics}",
                 num_cpus=4,
+                # As where a script has started it in the background: what runs on it inherits that.
+                under=("env", "--ignore-signal=INT"),
             )
             yield Cluster(
                 place=place,
@@ -113,12 +118,13 @@ def test_a_sweep_is_submitted_stopped_and_resumed_by_its_name(cluster: Cluster) 
     assert submitted.stdout.startswith(f"{name} submitted as job pharos-{name}-0001 of {cluster.url}\n")
     assert f"{name}  {NUM_TRIALS} trials over" in submitted.stdout, "the plan, as the cluster sees it"
     assert f"pharos stop {name} --address {cluster.url}" in submitted.stdout
+    status = cluster.status(name)
+    assert (status["state"], status["status"]["num_trials"]) == ("RUNNING", NUM_TRIALS)
     again = cluster.pharos("submit", str(place.spec), "--storage", str(cluster.storage))
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert f"runs on {cluster.url} already, as job pharos-{name}-0001" in again.stderr
 
-    wait_until(lambda: cluster.status(name)["status"]["trials"].get("COMPLETED", 0) > 0, "no trial has ended")
-    assert cluster.status(name)["state"] == "RUNNING"
+    wait_until(lambda: any(event.kind == "trial_ended" for event in place.events()), "no trial has ended")
     stopped = cluster.pharos("stop", name)
     assert stopped.returncode == 0, stopped.stderr
     assert f"resume  pharos resume {name} --address {cluster.url}" in stopped.stdout
@@ -179,7 +185,8 @@ def test_rays_own_command_runs_a_sweep_from_a_checkout(cluster: Cluster, small_b
     relative = submit()
     assert relative.returncode != 0
     assert "storage=pharos-results is relative, and a job's working directory is deleted" in relative.stdout
-    run = submit("--set", "search.num_trials=3", "--storage", str(cluster.storage))
+    smaller = ("search.num_trials=3", "train.max_steps=16", "train.report_every=4")
+    run = submit(*(word for each in smaller for word in ("--set", each)), "--storage", str(cluster.storage))
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads((cluster.storage / "typed" / "result.json").read_text())
     assert (result["state"], len(result["trials"])) == ("COMPLETED", 3)
@@ -207,27 +214,29 @@ def test_nothing_but_figures_is_answered_without_the_token(cluster: Cluster) -> 
         urllib.request.urlopen(request)
     dashboard, agent = cluster.dashboard_port, cluster.agent_port
     for port, path in ((dashboard, "/api/version"), (agent, "/api/job_agent/jobs/"), (dashboard, "/api/v0/actors")):
-        assert _status(port, path) == 401
+        assert _answer(port, path) == 401
     for listening in _listening(cluster.place):
-        if listening.port != dashboard and listening.address not in ("127.0.0.1", "::ffff:127.0.0.1"):
-            for path in ("/api/jobs/", "/api/job_agent/jobs/", "/api/v0/actors"):
-                assert _status(listening.port, path) in (None, 401, 404), listening
+        for path in ("/api/jobs/", "/api/job_agent/jobs/"):
+            assert _answer(listening.port, path) in (None, "figures", 401, 404), listening
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_sweep_of_this_machine_is_seen_stopped_and_resumed_and_listens_on_loopback_alone(
+def test_a_sweep_of_this_machine_is_seen_stopped_and_resumed_and_listens_on_loopback(
     tmp_path: Path, small_base: Path
 ) -> None:
-    place = workplace(tmp_path, small_base, search=SEARCH, pool=POOL)
+    place = workplace(tmp_path, small_base, search=SEARCH, pool=POOL, train=TRAIN)
     where = ("--storage", str(place.root / "results"))
     try:
         running = place.start("sweep")
         wait_until(lambda: any(e.kind == "trial_ended" for e in place.events()), "no trial has ended")
         sockets = _listening(place)
         assert len(sockets) > 5
-        assert [listening for listening in sockets if not listening.is_loopback] == []
-        assert {401} == {_status(listening.port, "/api/jobs/") for listening in sockets} - {None, 404}
+        # torch's rendezvous cannot be bound: one port of the pool's first worker is open, and speaks no HTTP.
+        beyond = [listening for listening in sockets if not listening.is_loopback]
+        assert all(listening.command.startswith("ray::RayTrainWorker") for listening in beyond), beyond
+        assert len(beyond) <= 1
+        assert {_answer(listening.port, "/api/jobs/") for listening in sockets} == {None, "figures", 401}
 
         said = json.loads(pharos(place, "status", place.name, *where, "--json").stdout)[0]
         assert (said["state"], said["where"].split(" of ")[0]) == ("RUNNING", f"process {running.pid}")
@@ -269,13 +278,14 @@ def _listening(place: Workplace) -> list[Listening]:
     return found
 
 
-def _status(port: int, path: str) -> int | None:
-    """What a port answers to a request without a token; none where it does not speak HTTP."""
+def _answer(port: int, path: str) -> int | str | None:
+    """What a port answers to a request without a token: `figures` for Prometheus; none where it is not HTTP."""
     try:
-        return int(urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).status)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            return "figures" if answer.read(7) == b"# HELP " else int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
-    except (OSError, ValueError):
+    except (OSError, HTTPException):
         return None
 
 

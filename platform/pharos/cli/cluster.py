@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-class _Ended(Exception):
-    """SIGTERM: the machine or the cluster is being shut down."""
+class _Ended(BaseException):
+    """SIGTERM: the machine or the cluster is being shut down. No `except Exception` may take it for a failure."""
 
 
 @app.command(rich_help_panel=CLUSTER)
 def doctor(
     spec: Annotated[
-        Path | None, typer.Argument(metavar="[SPEC]", help="A sweep file, for its storage, tracking and base.")
+        Path | None, typer.Argument(metavar="SPEC", help="A sweep file, for its storage, tracking and base.")
     ] = None,
     address: Annotated[
         str | None,
@@ -62,12 +62,10 @@ def doctor(
     if as_json:
         typer.echo(json.dumps(console.examination_json(examination, lines), ensure_ascii=False, indent=2))
     else:
-        again = ["pharos", "doctor", *([str(spec)] if spec else []), *(["--address", address] if address else [])]
-        again += ["--storage", storage] if storage else []
-        again += ["--tracking-uri", tracking_uri] if tracking_uri else []
-        console.show_examination(
-            examination, lines, next_steps=_next_steps(worst, spec, address, shlex.join(again)), console=screen
-        )
+        given = {"--address": address, "--storage": storage, "--tracking-uri": tracking_uri}
+        options = [word for name, value in given.items() if value for word in (name, value)]
+        steps = [_next_step(worst, [str(spec)] if spec else [], options, on_cluster=address is not None)]
+        console.show_examination(examination, lines, next_steps=steps, console=screen)
     raise typer.Exit(int(worst == "wrong"))
 
 
@@ -94,13 +92,13 @@ def _wanted(spec: Path | None, storage: str | None, tracking_uri: str | None) ->
     )
 
 
-def _next_steps(worst: str, spec: Path | None, address: str | None, again: str) -> list[str]:
+def _next_step(worst: str, spec: list[str], options: list[str], *, on_cluster: bool) -> str:
+    """What to type next. A plan takes no address and no tracking, and starts nothing."""
     if worst == "wrong":
-        return [f"{again}  (once that is mended)"]
-    target = shlex.quote(str(spec)) if spec else "SPEC"
-    if address is None:
-        return [f"pharos plan {target}"]
-    return [f"pharos sweep {target} --address {address}"]
+        return f"{shlex.join(['pharos', 'doctor', *spec, *options])}  (once that is mended)"
+    if on_cluster:
+        return shlex.join(["pharos", "sweep", *(spec or ["SPEC"]), *options])
+    return shlex.join(["pharos", "plan", *(spec or ["SPEC"])])
 
 
 @app.command("watch-notices", rich_help_panel=CLUSTER)

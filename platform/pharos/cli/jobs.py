@@ -105,6 +105,8 @@ def logs(
 ) -> None:
     """What a sweep's job has written. Without --address: where a sweep of this machine keeps its log."""
     if address is None:
+        if follow:
+            raise ClusterError("--follow is for the job of a cluster: give its --address. Here, see pharos status.")
         paths = _local(sweep, storage).paths
         typer.echo(f"events  {paths.events}  (one JSON object a line; pharos report {sweep} makes a page of them)")
         typer.echo(f"ray     {paths.ray}")
@@ -132,29 +134,14 @@ def stop(
     """End a sweep in order: checkpoints are written, its run is closed, and `pharos resume` goes on."""
     from pharos import console
 
-    if address is not None:
-        from pharos.sweep import jobs
-
-        api = _cluster(address)
-        job = jobs.latest(api, sweep)
-        if job.has_ended:
-            raise ClusterError(f"sweep={sweep}: job {job.id} is {job.state}: there is nothing to stop.")
-        jobs.stop(api, job)
-        if wait:
-            job = jobs.wait(api, job, timeout_s=2 * jobs.STOP_WAIT_S)
-            console.show_kept(_job_shown(api, job), resume=["pharos", "resume", sweep, "--address", api.address])
+    if address is None:
+        stopped, again = _stop_here(sweep, storage, wait=wait)
     else:
-        from pharos.sweep.local_sweeps import interrupt, wait_until_free
-
-        local = _local(sweep, storage)
-        interrupt(local)
-        if wait:
-            options = typed_again(local.paths.storage)
-            console.show_kept(
-                _local_shown(wait_until_free(local)), resume=["pharos", "resume", local.paths.sweep, *options]
-            )
-    if not wait:
-        typer.echo(f"{sweep} was asked to stop; pharos status {sweep} says when it has.")
+        stopped, again = _stop_job(address, sweep, wait=wait)
+    if stopped is None:
+        typer.echo(f"{sweep} was asked to stop: {shlex.join(['pharos', 'status', sweep, *again])} says when it has")
+    else:
+        console.show_kept(stopped, resume=["pharos", "resume", sweep, *again])
 
 
 @app.command(rich_help_panel=CLUSTER)
@@ -177,7 +164,7 @@ def resume(
         from pharos.sweep import jobs
 
         api = _cluster(address)
-        _tell(api, jobs.resume(api, sweep), "resumed", wait=wait)
+        _tell(api, jobs.resume(api, sweep, tracking_uri=tracking_uri), "resumed", wait=wait)
         return
     from pharos.cli.sweeps import run_spec
     from pharos.sweep.local_sweeps import spec_in_log
@@ -201,6 +188,28 @@ def _local(sweep: str, storage: str) -> LocalSweep:
     from pharos.sweep.local_sweeps import local_sweep
 
     return local_sweep(sweep, read_storage(storage))
+
+
+def _stop_job(address: str, sweep: str, *, wait: bool) -> tuple[Shown | None, list[str]]:
+    """The sweep once it has stopped, none where that is not waited for; and the options that find it again."""
+    from pharos.sweep import jobs
+
+    api = _cluster(address)
+    job = jobs.latest(api, sweep)
+    if job.has_ended:
+        raise ClusterError(f"sweep={sweep}: job {job.id} is {job.state}: there is nothing to stop.")
+    jobs.stop(api, job)
+    again = ["--address", api.address]
+    return _job_shown(api, jobs.wait(api, job, timeout_s=2 * jobs.STOP_WAIT_S)) if wait else None, again
+
+
+def _stop_here(sweep: str, storage: str, *, wait: bool) -> tuple[Shown | None, list[str]]:
+    """As `_stop_job`, of a sweep in another terminal."""
+    from pharos.sweep.local_sweeps import interrupt, wait_until_free
+
+    local = _local(sweep, storage)
+    interrupt(local)
+    return _local_shown(wait_until_free(local)) if wait else None, typed_again(local.paths.storage)
 
 
 def _cluster(address: str | None) -> JobsApi:

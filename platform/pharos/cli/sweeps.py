@@ -112,6 +112,9 @@ def run_spec(spec: SweepSpec, root: Path, *, address: str | None, dashboard_port
     plan = outlook(spec, root=root)
     console.show_plan(plan, spec, console=screen)
     signal.signal(signal.SIGTERM, _interrupt)
+    if is_job():
+        # What started the cluster may have had interrupts ignored, as scripts do in the background; jobs inherit that.
+        signal.signal(signal.SIGINT, _interrupt)
     set_environment(address=address)
     try:
         with console.LiveSweep(screen, plan) as live:

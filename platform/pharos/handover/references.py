@@ -231,8 +231,9 @@ def _kept_adapter(sweep_dir: Path, trial: TrialRecord, shown: str) -> Path:
     """The checkpoint of the trial's best evaluation; below the sweep's directory, wherever that has been moved to."""
     if trial.removed:
         raise ModelError(
-            f"{shown}: its adapter was deleted, since others were better (keep.adapters). Its curve is kept, and `pharos "
-            "rerun` trains it again to compare. To have the adapter, train its hyperparameters: pharos train SPEC --set."
+            f"{shown}: its adapter was deleted, since others were better (keep.adapters). Its curve is kept, and "
+            "`pharos rerun` trains it again to compare. To have the adapter, train with its hyperparameters: "
+            "`pharos train SPEC --set KEY=VALUE`."
         )
     if trial.best_checkpoint is None:
         raise ModelError(f"{shown} is {trial.state} and has kept no adapter yet: none of its evaluations is done.")

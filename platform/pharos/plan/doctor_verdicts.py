@@ -87,7 +87,7 @@ def _is_everyone_there(examination: Examination) -> list[Check]:
         for silent in cluster.silent
     ]
     if cluster.draining:
-        text = "draining: nothing new starts there, and it is about to go"
+        text = "is being drained: nothing new starts there, and it was not looked at"
         lines.append(Check(name="nodes", verdict="warning", found=text, nodes=cluster.draining))
     return lines
 

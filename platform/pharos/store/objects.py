@@ -26,6 +26,7 @@ CONNECT_TIMEOUT_S = 5.0
 RETRY_TIME_S = 20.0
 FIRST_ANSWER_S = 30.0
 """A store that has not answered at all within this time is away."""
+MAX_REASON = 240
 S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Environment variables that name another store than AWS's own, as AWS's tools read them."""
 NO_BUCKET = ("NO_SUCH_BUCKET", "bucket does not exist", "NoSuchBucket")
@@ -56,6 +57,8 @@ class ObjectStore:
 
     def folders(self, folder: str = "") -> list[str]:
         """Names of what a folder holds that is itself a folder."""
+        if self._is_flat:
+            return sorted({name.partition("/")[0] for name in self.names(folder) if "/" in name})
         selector = FileSelector(self._path(folder), allow_not_found=True)
         with self._errors():
             found = self.files.get_file_info(selector)
@@ -71,7 +74,7 @@ class ObjectStore:
         """An object's content; none where there is none."""
         with self._errors():
             try:
-                with self.files.open_input_stream(self._path(name)) as stream:
+                with self.files.open_input_stream(self._path(name), compression=None) as stream:
                     return bytes(stream.read())
             except FileNotFoundError:
                 return None
@@ -80,13 +83,13 @@ class ObjectStore:
         """An object appears whole, over one that is there."""
         with self._errors():
             self._make_room(name)
-            with self.files.open_output_stream(self._path(name)) as stream:
+            with self.files.open_output_stream(self._path(name), compression=None) as stream:
                 stream.write(content)
 
     def upload(self, file: Path, name: str) -> None:
         with self._errors(), file.open("rb") as source:
             self._make_room(name)
-            with self.files.open_output_stream(self._path(name)) as target:
+            with self.files.open_output_stream(self._path(name), compression=None) as target:
                 while chunk := source.read(CHUNK_BYTES):
                     target.write(chunk)
 
@@ -95,7 +98,7 @@ class ObjectStore:
         with (
             self._errors(),
             file.open("wb") as target,
-            self.files.open_input_stream(self._path(name)) as source,
+            self.files.open_input_stream(self._path(name), compression=None) as source,
         ):
             while chunk := source.read(CHUNK_BYTES):
                 target.write(chunk)
@@ -110,6 +113,10 @@ class ObjectStore:
 
     def delete_folder(self, folder: str) -> None:
         """Delete everything below a name; there may be nothing."""
+        if self._is_flat:
+            for name in self.names(folder):
+                self.delete(f"{folder}/{name}")
+            return
         with self._errors():
             try:
                 self.files.delete_dir(self._path(folder))
@@ -123,6 +130,11 @@ class ObjectStore:
             info = in_time(lambda: self.files.get_file_info(bucket), f"storage={self.shown}")
         if info.type == FileType.NotFound:
             raise self._no_bucket()
+
+    @property
+    def _is_flat(self) -> bool:
+        """Whether pyarrow knows of no folder here that nobody has made: Google's store, unlike S3."""
+        return bool(self.files.type_name == "gcs")
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
@@ -146,7 +158,7 @@ class ObjectStore:
             yield
         except (OSError, ValueError) as error:
             text = str(error)
-            reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+            reason = short_reason(error)
             if any(sign in text for sign in NO_BUCKET):
                 raise self._no_bucket() from error
             if any(sign in text for sign in DENIED) or isinstance(error, PermissionError):
@@ -161,6 +173,13 @@ class ObjectStore:
             raise StorageError(
                 f"storage={self.shown}: {reason}. Once that is mended, run the same command again."
             ) from error
+
+
+def short_reason(error: Exception) -> str:
+    """The first line of what a store's library says, without its request ids and details."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = first.partition(" error_info=")[0].partition(" (Request ID")[0]
+    return first if len(first) <= MAX_REASON else first[:MAX_REASON] + "..."
 
 
 def away(what: str, reason: str) -> StorageError:
@@ -221,12 +240,11 @@ def _s3(options: dict[str, str], bucket: str, shown: str) -> FileSystem:
         try:
             region = in_time(lambda: resolve_s3_region(bucket), f"storage={shown}")
         except (OSError, ValueError) as error:
-            text = str(error).splitlines()[0]
-            if any(sign in text for sign in AWAY):
-                raise away(f"storage={shown}", text) from error
+            if any(sign in str(error) for sign in AWAY):
+                raise away(f"storage={shown}", short_reason(error)) from error
             raise StorageError(
-                f"storage={shown}: the region of bucket {bucket} cannot be found out ({text}). Correct the name, or "
-                "set AWS_REGION."
+                f"storage={shown}: the region of bucket {bucket} cannot be found out ({short_reason(error)}). Correct "
+                "the name, or set AWS_REGION."
             ) from error
     return S3FileSystem(region=region, **settings)
 

@@ -132,8 +132,11 @@ def _look(
 
     from pharos.sweep.doctor_group import all_reduce
 
-    raylets = list_raylets(gcs)
-    draining = set(state.get_draining_nodes())
+    drained = state.get_draining_nodes() or {}
+    alive = list_raylets(gcs)
+    raylets = [raylet for raylet in alive if raylet.node_id not in drained]  # nothing can start on the others
+    if not raylets:
+        raise ClusterError(f"--address={address}: every node of the cluster is being drained. Start others.")
     free = available_resources_per_node()
     say(plural(len(raylets), "node"))
     examiners = {raylet.node_id: _examiner(raylet) for raylet in raylets}
@@ -159,7 +162,7 @@ def _look(
                 for raylet in raylets
                 if raylet.node_id in lost
             ),
-            draining=tuple(raylet.address for raylet in raylets if raylet.node_id in draining),
+            draining=tuple(raylet.address for raylet in alive if raylet.node_id in drained),
             storage_problems=blind,
             skews=clocks,
             num_ports=num_ports,

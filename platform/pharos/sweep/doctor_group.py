@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from pharos.plan.doctor import AllReduce, NodeFacts
@@ -67,16 +68,24 @@ def _once(nodes: Sequence[NodeFacts], meeting: Meeting, *, with_interface: bool)
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    measuring = ray.remote(num_cpus=0, num_gpus=int(meeting.backend == "nccl"), max_retries=0)(measure)
+    # max_calls: a process whose group did not come about is of no use for a second try.
+    options = {"num_cpus": 0, "num_gpus": int(meeting.backend == "nccl"), "max_retries": 0, "max_calls": 1}
+    measuring = ray.remote(**options)(measure)
     parts = [
         measuring.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node.node_id, soft=False)).remote(
             meeting, rank, node.interface if with_interface else ""
         )
         for rank, node in enumerate(nodes)
     ]
+    deadline_s = monotonic() + LIMIT_S
+    waiting = list(parts)
     try:
-        ray.wait(parts, num_returns=len(parts), timeout=LIMIT_S)
-        answers: list[tuple[int, float]] = ray.get(parts, timeout=1)
+        while waiting:
+            done, waiting = ray.wait(waiting, timeout=max(0.0, deadline_s - monotonic()))
+            if not done:
+                raise TimeoutError(f"no sum within {LIMIT_S:.0f} s")
+            ray.get(done)  # the first that fails is the one that knows why: the others wait for it
+        answers: list[tuple[int, float]] = ray.get(parts)
     finally:
         for part in parts:
             ray.cancel(part, force=True)
@@ -133,11 +142,7 @@ def _interfaces(nodes: Sequence[NodeFacts]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The line that says most: Ray wraps what a task raised in a traceback."""
-    from ray.exceptions import GetTimeoutError
-
-    if isinstance(error, GetTimeoutError):
-        return f"no sum within {LIMIT_S:.0f} s"
+    """The line that says most, without places in the source of others: Ray wraps what a task raised in a traceback."""
     cause = getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return (lines[0] if lines else type(cause).__name__)[:200]
+    return re.sub(r"\[/[^\]]*\] ", "", lines[0] if lines else type(cause).__name__)[:200]

@@ -24,9 +24,10 @@ from urllib.request import urlopen
 
 import psutil
 
+from pharos import __version__
 from pharos.plan.doctor import Dashboard, Gpu, NodeFacts, Room, Wanted
 
-LIBRARIES = ("pharos", "ray", "torch", "deepspeed", "transformers", "peft", "mlflow")
+LIBRARIES = ("ray", "torch", "deepspeed", "transformers", "peft", "mlflow")
 CONNECT_TIMEOUT_S = 3.0
 MAX_CONNECTIONS_AT_ONCE = 32
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -51,7 +52,8 @@ def node_facts(
         address=address,
         hostname=socket.gethostname(),
         is_head=is_head,
-        versions={"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+        versions={"python": platform.python_version(), "pharos": __version__}
+        | {name: _version(name) for name in LIBRARIES},
         unmet=_unmet(),
         num_cpus=len(os.sched_getaffinity(0)),
         memory_bytes=min(limit, memory.total),

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -89,21 +89,25 @@ def gcs_client(gcs: str) -> Any:
 
 
 def node_of_this_machine(gcs: str, node_id: str | None) -> RayNode:
-    """The cluster's node that has an address of this machine, or the one of this id. Raises ClusterError.
-
-    Where head and worker share a machine, the worker: what is on the head ends with the cluster.
-    """
+    """The living node of the cluster that runs here, or the one of this id. Raises ClusterError."""
     alive = [
         RayNode(node_id=info.node_id.hex(), address=info.node_manager_address, is_head=info.is_head_node)
         for info in gcs_client(gcs).get_all_node_info(timeout=GCS_TIMEOUT_S).values()
         if info.state == ALIVE
     ]
+    return choose_node(alive, gcs=gcs, own=own_addresses(), node_id=node_id)
+
+
+def choose_node(alive: Sequence[RayNode], *, gcs: str, own: Collection[str], node_id: str | None) -> RayNode:
+    """The node with one of the addresses `own`, or of this id. Raises ClusterError where that is none, or several.
+
+    Where head and worker share a machine, the worker: what is on the head ends with the cluster.
+    """
     if node_id is not None:
         here = [node for node in alive if node.node_id == node_id]
         if not here:
             raise ClusterError(f"--node-id={node_id} is no living node of the cluster at {gcs}.")
         return here[0]
-    own = own_addresses()
     here = [node for node in alive if node.address in own]
     here = [node for node in here if not node.is_head] or here
     if not here:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,8 +25,11 @@ from pharos.sweep.in_job import refuse_relative
 from pharos.sweep.jobs_api import JobsApi
 from pharos.sweep.luggage import pack
 
-STOP_WAIT_S = 60
-"""How long Ray waits for a stopped job to end in order before it kills it; by itself it would wait 3 s."""
+STOP_WAIT_S = 120
+"""How long Ray waits for a stopped job to end in order before it kills it; by itself it would wait 3 s.
+
+More than the driver gives its pools and MLflow together.
+"""
 ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_S = 1.0
@@ -109,9 +112,14 @@ def submit(api: JobsApi, spec: SweepSpec, path: Path, *, tracking_uri: str | Non
         return _submit(api, request, folder=Path(folder))
 
 
-def resume(api: JobsApi, sweep: str) -> SweepJob:
-    """Submit the last job of a sweep again; its file and rows are where the job kept them, below its storage."""
+def resume(api: JobsApi, sweep: str, *, tracking_uri: str | None = None) -> SweepJob:
+    """Submit the last job of a sweep again; its file and rows are where the job kept them, below its storage.
+
+    tracking_uri: where it tracks from now on; none: where it did.
+    """
+    _refuse_password(tracking_uri)
     request = latest(api, sweep).request
+    request = request if tracking_uri is None else replace(request, tracking_uri=tracking_uri)
     with tempfile.TemporaryDirectory(prefix="pharos-submit-") as folder:
         return _submit(api, request, folder=Path(folder))
 

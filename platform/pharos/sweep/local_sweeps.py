@@ -50,7 +50,10 @@ def local_sweeps(storage: Path) -> list[LocalSweep]:
 
 
 def interrupt(sweep: LocalSweep) -> None:
-    """Send SIGINT to the process that runs it. Raises StorageError where none does, or it runs on another machine."""
+    """Send SIGTERM to the process that runs it, which one that was started in the background hears as any other.
+
+    Raises StorageError where none does, or it runs on another machine.
+    """
     name, holder = sweep.paths.sweep, sweep.holder
     if holder is None:
         raise StorageError(
@@ -64,7 +67,7 @@ def interrupt(sweep: LocalSweep) -> None:
     if not holder.pid:
         raise StorageError(f"name={name} is only just beginning. Try again in a moment.")
     try:
-        os.kill(holder.pid, signal.SIGINT)
+        os.kill(holder.pid, signal.SIGTERM)
     except ProcessLookupError:
         return  # it has ended by itself meanwhile
     except PermissionError as error:

@@ -25,7 +25,7 @@ from pharos.plan.sweep_plan import SweepPlan, plan_sweep
 from pharos.spec.identity import spec_digest
 from pharos.spec.model import SweepSpec
 from pharos.store.mirror import fetch_folder, local_storage, mirrored
-from pharos.store.uris import is_store
+from pharos.store.uris import checked_storage, is_store
 from pharos.sweep.paths import check_writable
 from pharos.sweep.sharing import linked_base
 
@@ -83,8 +83,8 @@ def stage(spec: SweepSpec, *, root: Path, progress: Progress) -> Staged:
 
     Raises what reading the base and the data raises, and StorageError where the storage cannot be written.
     """
-    storage = local_storage(spec.storage)
     refuse_untracked(spec)
+    storage = local_storage(spec.storage)
     check_writable(storage)
     is_remote = mirrored(storage) is not None
 
@@ -124,10 +124,11 @@ def stage(spec: SweepSpec, *, root: Path, progress: Progress) -> Staged:
 
 
 def refuse_untracked(spec: SweepSpec) -> None:
-    """Raise StorageError where MLflow's SQLite would have to lie at an object store."""
-    if is_store(spec.storage) and spec.tracking.uri is None:
+    """Raise StorageError where MLflow's SQLite would have to lie at an object store, and for what is no storage."""
+    storage = checked_storage(spec.storage)
+    if is_store(storage) and spec.tracking.uri is None:
         raise StorageError(
-            f"storage={spec.storage} is an object store, which cannot hold MLflow's SQLite file, and no other place is "
+            f"storage={storage} is an object store, which cannot hold MLflow's SQLite file, and no other place is "
             "given. Set tracking.uri (--tracking-uri) to a server, http://HOST:5000, or to sqlite:///PATH on the "
             "machine that you start sweeps from."
         )

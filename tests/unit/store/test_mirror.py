@@ -180,6 +180,9 @@ def test_a_store_keeps_what_it_is_given(kind: str, bucket: Bucket, tmp_path: Pat
     assert (tmp_path / "back").read_bytes() == b"12"
     with pytest.raises(StorageError):
         store.download("none", tmp_path / "back")
+    store.write("a.gz", b"pyarrow would press this by its name")
+    assert store.names()["a.gz"] == len(store.read("a.gz") or b"") == 36
+    store.delete("a.gz")
     store.delete("a")
     store.delete("a")
     store.delete_folder("deep")

@@ -123,7 +123,7 @@ def test_the_verb_looks_at_this_machine_and_starts_no_ray(
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     code, said, errors = pharos("doctor")
     assert (code, errors) == (0, "")
-    assert "verdict: ok" in said
+    assert "verdict: " in said  # ok, or a warning of little free memory
     assert "next:    pharos plan SPEC" in said
     assert {process.pid for process in psutil.Process().children(recursive=True)} == before
     assert list(tmp_path.iterdir()) == [], "the doctor leaves nothing"
@@ -142,7 +142,8 @@ def test_what_is_wrong_makes_exit_code_1_and_the_same_command_is_what_comes_next
 def test_json_holds_verdicts_and_facts(pharos: Pharos, tmp_path: Path) -> None:
     code, said, _ = pharos("doctor", "--json", "--storage", tmp_path)
     told = json.loads(said)
-    assert (code, told["verdict"]) == (0, "ok")
+    assert code == 0
+    assert told["verdict"] in ("ok", "warning")
     assert {line["name"] for line in told["checks"]} >= {"versions", "memory", "storage", "tracking"}
     assert told["nodes"][0]["num_cpus"] == len(os.sched_getaffinity(0))
 

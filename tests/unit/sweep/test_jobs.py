@@ -63,6 +63,12 @@ class FakeApi:
         return next(self.logs.get(submission_id, iter(())), "")
 
 
+def test_a_job_is_given_longer_than_its_driver_needs() -> None:
+    from pharos.sweep.driver import CLOSING_PATIENCE_S, STOPPING_PATIENCE_S
+
+    assert jobs.STOP_WAIT_S > 2 * STOPPING_PATIENCE_S + CLOSING_PATIENCE_S  # its trials saved, then its pools gone
+
+
 def submit(api: FakeApi, path: Path, **options: Any) -> SweepJob:
     overrides = options.pop("overrides", [])
     storage = options.pop("storage", STORAGE)
@@ -88,7 +94,7 @@ def test_a_job_has_the_file_its_rows_and_pharos_and_hears_an_interrupt(path: Pat
     assert set(files) == {"sweep.yaml", "rows.jsonl"}
     assert {"__main__.py", "cli/__init__.py", "sweep/driver.py"} <= package.keys()
     assert not any("__pycache__" in name for name in package)
-    assert request["runtime_env"]["env_vars"] == {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    assert request["runtime_env"]["env_vars"] == {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
     assert "pip" not in request["runtime_env"]
 
 

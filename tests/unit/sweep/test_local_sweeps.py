@@ -23,9 +23,10 @@ from pharos.sweep.paths import Holder, SweepPaths, lock_holder, sweep_lock
 from pharos.track.sweeps import log_of
 
 HOLDS = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from pharos.sweep.paths import SweepPaths, sweep_lock
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 try:
     with sweep_lock(SweepPaths(Path(sys.argv[1]), "small")):
         print("held", flush=True)
@@ -49,9 +50,9 @@ def storage(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def holder(storage: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the sweep, and ends at SIGINT as a driver does."""
+    """A process that holds the sweep, and ends at SIGTERM as a driver does."""
     process = subprocess.Popen(
-        ["env", "--default-signal=INT", sys.executable, "-c", HOLDS, str(storage)],
+        [sys.executable, "-c", HOLDS, str(storage)],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -94,7 +95,7 @@ def test_a_sweep_of_another_machine_is_not_stopped_from_here(storage: Path, monk
         interrupt(sweep)
     assert killed == []
     interrupt(replace(sweep, holder=Holder(pid=4711, host=socket.gethostname())))
-    assert killed == [(4711, signal.SIGINT)]
+    assert killed == [(4711, signal.SIGTERM)]
 
 
 def test_one_that_does_not_end_is_named_with_what_is_left_to_do(

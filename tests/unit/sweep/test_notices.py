@@ -12,7 +12,7 @@ from tests.support.metadata_services import FakeCloud, served
 
 from pharos.errors import ClusterError
 from pharos.plan.notices import Notice
-from pharos.sweep.draining import RayNode, drain, gcs_address
+from pharos.sweep.draining import RayNode, choose_node, drain, gcs_address
 from pharos.sweep.notices import Watcher
 
 LATE = Notice(key="late", text="the end is near", deadline_s=30.0)
@@ -90,6 +90,14 @@ def test_marking_is_tried_every_second_until_it_works_or_the_time_is_over() -> N
     assert len(script.lines) == 3, "and the same notice is not begun again"
 
 
+def test_what_ends_the_program_is_no_failure_to_be_tried_again() -> None:
+    def end(notice: Notice) -> str:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        Script(deque([LATE])).watcher(end).step()
+
+
 def test_a_service_that_held_the_question_is_asked_on_at_once_and_one_that_did_not_is_not() -> None:
     script = Script(deque(), holds=True)
     watcher = script.watcher(lambda notice: "marked")
@@ -111,6 +119,25 @@ class _Held:
 
 def test_the_head_is_not_drained_for_a_mere_recommendation() -> None:
     assert "not drained" in drain(HEAD, EARLY, gcs="127.0.0.1:1")
+
+
+def test_the_node_is_the_one_with_an_address_of_this_machine() -> None:
+    worker, other = (RayNode(node_id=id_ * 56, address=f"10.0.0.{id_}", is_head=False) for id_ in "78")
+
+    def chosen(*alive: RayNode, own: tuple[str, ...], node_id: str | None = None) -> RayNode:
+        return choose_node(alive, gcs="10.0.0.1:6379", own=own, node_id=node_id)
+
+    assert chosen(HEAD, worker, other, own=("127.0.0.1", "10.0.0.7")) == worker
+    assert chosen(HEAD, worker, other, own=("10.0.0.1",)) == HEAD
+    beside_the_head = RayNode(node_id="9" * 56, address="10.0.0.1", is_head=False)
+    assert chosen(HEAD, beside_the_head, own=("10.0.0.1",)) == beside_the_head
+    assert chosen(HEAD, worker, own=(), node_id=worker.node_id) == worker
+    with pytest.raises(ClusterError, match="no living node of the cluster at 10.0.0.1:6379 is on this machine"):
+        chosen(HEAD, worker, own=("10.0.0.99",))
+    with pytest.raises(ClusterError, match="several nodes .* run on this machine"):
+        chosen(worker, other, own=("10.0.0.7", "10.0.0.8"))
+    with pytest.raises(ClusterError, match="--node-id=nobody is no living node"):
+        chosen(HEAD, own=("10.0.0.1",), node_id="nobody")
 
 
 def test_without_a_cloud_the_verb_says_so_and_ends_with_2(pharos: Pharos) -> None:
