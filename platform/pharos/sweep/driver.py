@@ -41,10 +41,12 @@ from pharos.sweep.seat import OpenSeats, seat_of
 from pharos.sweep.sharing import share_inputs, shared
 from pharos.sweep.staging import Staged
 from pharos.sweep.storage_check import check_before_pools
+from pharos.sweep.telemetry import backlog_shown
 from pharos.track.event_log import EventLog
 from pharos.track.follower import Follower
 from pharos.track.mlflow_client import check_tracking, shown
 from pharos.track.mlflow_runs import MlflowRuns
+from pharos.track.run_values import without_password
 from pharos.track.versions import library_versions
 
 RESUMABLE = (*MAY_CHANGE, "storage")
@@ -201,14 +203,18 @@ class _Run:
                 self._desk.open.remote(
                     digests=self._staged.digests(),
                     versions=library_versions(),
-                    spec_json=self._spec_without_password(),
+                    spec_json=without_password(spec_to_json(self._spec)),
                     root=str(self._staged.root),
                 )
             )
             follower = Follower(self._log, self._runs())
             tidy = Retention(self._spec, self._paths, lambda event: ray.get(self._desk.record.remote(event)))
             listeners = [self._view.update, follower.publish, tidy.update]
-            with listening(self._desk, listeners), self._ended_in_order(follower):
+            with (
+                backlog_shown(self._spec.name, lambda: follower.backlog),
+                listening(self._desk, listeners),
+                self._ended_in_order(follower),
+            ):
                 self._sweep()
                 self._hand_over(follower)
                 result = self._finish()
@@ -341,13 +347,6 @@ class _Run:
         )
         ray.get(self._desk.record.remote(ended))
         return result_json(self._ledger(), self._plan)
-
-    def _spec_without_password(self) -> dict[str, Any]:
-        """The spec for the log: a tracking URI may hold a password, and secrets reach no log."""
-        spec = spec_to_json(self._spec)
-        if spec["tracking"]["uri"] is not None:
-            spec["tracking"]["uri"] = shown(spec["tracking"]["uri"])
-        return spec
 
     def _runs(self) -> MlflowRuns:
         return MlflowRuns(self._uri, self._spec.tracking.experiment, artifact_root=self._paths.artifacts)
