@@ -100,6 +100,18 @@ RUN_BY = {
     "mlflow ui": "tests/unit/test_readme.py::test_mlflow_has_the_command",
     "ray start": "tests/integration/test_cluster.py::test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token",
     "export RAY_AUTH_TOKEN=$(": "tests/unit/test_readme.py::test_a_token_is_made",
+    ". .venv/bin/activate": "tests/unit/test_readme.py::test_make_has_the_targets",
+    "export RAY_AUTH_MODE=token": "tests/cluster/test_cluster_page.py::test_every_ray_start_of_the_page_keeps",
+    "export STORAGE=": "tests/cluster/test_cluster_page.py::test_pharos_takes_the_command",
+    "export TRACKING=": "tests/cluster/test_cluster_page.py::test_pharos_takes_the_command",
+    "ray get-auth-token --generate": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
+    "pharos chat": "tests/unit/cli/test_use.py::test_chat_with_two_models_names_who_speaks",
+    "chmod 600 ~/.ray/auth_token": "tests/cluster/test_cluster_page.py::test_every_ray_start_of_the_page_keeps",
+    "ray stop": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
+    "ray up cluster/aws.yaml": "tests/cluster/test_aws.py::test_head_and_workers_are_made_as_the_file_says",
+    "ray exec cluster/aws.yaml": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
+    "ray dashboard cluster/aws.yaml": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
+    "ray down cluster/aws.yaml": "tests/cluster/test_aws.py::test_head_and_workers_are_made_as_the_file_says",
 }
 
 
