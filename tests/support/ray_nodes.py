@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.small_sweep import Workplace, wait_until
@@ -13,8 +14,10 @@ START_S = 120
 """How long a node may take to come up on a busy machine."""
 
 
-def start_node(place: Workplace, log: Path, *arguments: str, num_cpus: float = 1) -> subprocess.Popen[str]:
-    """`ray start`, in the foreground, so that ending it ends the node.
+def start_node(
+    place: Workplace, log: Path, *arguments: str, num_cpus: float = 1, within: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """`ray start`, in the foreground, so that ending it ends the node. within: what runs a command on another machine.
 
     It is one of the place's processes: `place.end_everything` ends it, and whatever it started.
     """
@@ -22,7 +25,7 @@ def start_node(place: Workplace, log: Path, *arguments: str, num_cpus: float = 1
     command = [ray, "start", f"--num-cpus={num_cpus:g}", "--disable-usage-stats", "--block"]
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [*command, *arguments],
+            [*within, *command, *arguments],
             cwd=place.root,
             env=place.environment,
             stdout=stream,

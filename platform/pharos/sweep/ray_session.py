@@ -33,7 +33,8 @@ WORKER = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-
+# Of the driver's environment, handed on to its workers where set: which network the ranks talk over.
+HANDED_ON = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 RAY_STARTUP_CONCURRENCY = "RAY_worker_maximum_startup_concurrency"
 """Ray spells the names of its settings in lower case."""
@@ -54,7 +55,7 @@ def ray_session(
     num_processes: how many Python processes the sweep will start on this machine.
     `environment.set_environment` must have run before Ray was imported.
     """
-    worker_env = WORKER | {"OMP_NUM_THREADS": str(threads_per_worker)} | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
+    worker_env = worker_environment(gpus=gpus, threads_per_worker=threads_per_worker)
     arguments = {
         "namespace": NAMESPACE,
         "runtime_env": {"env_vars": worker_env},
@@ -92,6 +93,13 @@ def ray_session(
         of_ray = set(psutil.Process().children(recursive=True)) - not_of_ray
         ray.shutdown()
         end_processes(of_ray)
+
+
+def worker_environment(*, gpus: bool, threads_per_worker: int) -> dict[str, str]:
+    """What every process of the sweep finds in its environment, on whatever node."""
+    threads = {"OMP_NUM_THREADS": str(threads_per_worker)}
+    networks = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+    return WORKER | threads | networks | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
 
 
 def end_processes(processes: Iterable[psutil.Process]) -> None:
