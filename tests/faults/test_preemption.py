@@ -1,4 +1,4 @@
-"""A node that is to go says so before, as spot machines do. `python tests/benchmarks preemption` says what that saves."""
+"""A node that is to go says so before, as spot machines do. The benchmark `preemption` tells what that saves."""
 
 from __future__ import annotations
 
