@@ -13,6 +13,9 @@
     merge               an adapter merged into a 4 GB base: memory, and time against copying the files
     gpu                 an 8B-shaped model on one GPU
     desk                the desk's own work for 1,000 simulated trials over 16 simulated pools
+
+By name only, since they start Ray clusters and take long:
+
     kills               kills of workers, nodes, controllers, desks and drivers: what is lost, what is done again
     preemption          a node that is told of its end 30 s before, against one that is not
     autoscaling         a cluster that grows to four nodes for a sweep and shrinks to one
@@ -46,11 +49,9 @@ NAMES = (
     "merge",
     "gpu",
     "desk",
-    "kills",
-    "preemption",
-    "autoscaling",
-    "two_nodes",
 )
+OF_CLUSTERS = ("kills", "preemption", "autoscaling", "two_nodes")
+"""They start Ray clusters and take from minutes to an hour: run by name alone."""
 ENVIRONMENT = {
     # Two ranks on two cores: more threads than cores would be slower by an order.
     "OMP_NUM_THREADS": "1",
@@ -92,7 +93,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python tests/benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="one of the above; none runs all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="one of the above; none runs the first list")
     parser.add_argument("--smoke", action="store_true", help="the cheapest form of each")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of a trial of ray_overhead, quickstart_quality")
     parser.add_argument("--shape", choices=("8b", "tiny"), help="of gpu's model: tiny runs on a CPU too")
@@ -103,8 +104,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, metavar="DIR", help="where the JSON goes")
     arguments = parser.parse_args()
     for name in arguments.names:
-        if name not in NAMES:
-            parser.error(f"no benchmark is called {name}; there are {', '.join(NAMES)}")
+        if name not in NAMES + OF_CLUSTERS:
+            parser.error(f"no benchmark is called {name}; there are {', '.join(NAMES + OF_CLUSTERS)}")
     if arguments.results is None:
         is_real = not arguments.smoke and arguments.steps is None
         arguments.results = (ROOT / "tests" if is_real else ROOT / "build") / "benchmarks" / "results"

@@ -98,7 +98,12 @@ def run(options: Options) -> Report:
             "every trial ended once": all(row["trials"] == row["trials ended"] for row in [*by_trials, *by_pools]),
         },
         targets=[
-            Target(what="ms a seat and round, by the clock", measured=largest["ms"], limit=1.0, at_most=True),
+            Target(
+                what="ms of a processor, a seat and round",
+                measured=largest["processor ms"],
+                limit=1.0,
+                at_most=True,
+            ),
             Target(
                 what="growth with seat-rounds as more trials come: exponent",
                 measured=exponent([(row["seat-rounds"], row["processor s"]) for row in by_trials]),
@@ -112,7 +117,10 @@ def run(options: Options) -> Report:
                 at_most=True,
             ),
         ],
-        notes=["the log is written and synced in it; ms of reports is what the simulated pools themselves cost"],
+        notes=[
+            "the log is written in it; ms by the clock have the waiting for the disk and for other processes too",
+            "ms of reports is what the simulated pools themselves cost; the others are without it",
+        ],
     )
 
 
