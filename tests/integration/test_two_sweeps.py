@@ -38,13 +38,14 @@ def places(tmp_path: Path, small_base: Path) -> Iterator[dict[str, Workplace]]:
             "num_trials": num_trials,
             "seed": index,
             "halving": {"enabled": False},
-            "space": {"optim.learning_rate": {"log_uniform": [1e-3, 1e-2]}},
+            "space": {"optim.learning_rate": {"log_uniform": [1e-3, 5e-3]}},
         }
         place = workplace(
             root,
             small_base,
             name=name,
             search=search,
+            train={"max_steps": 40, "batch_size": 8, "micro_batch_size": 4, "report_every": 4},
             pool={"workers": 1, "seats_per_worker": 2},
             test={"generate": False},
             register={"enabled": False},

@@ -95,6 +95,7 @@ def _config(
             # Its nodes are up once they are made: there is nobody to log in to.
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
+            "use_node_id_as_ip": True,
         },
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
