@@ -31,7 +31,7 @@ from tests.support.kills import (
 from tests.support.ray_cluster import ray_cluster
 from tests.support.small_sweep import Alone, workplace, write_base
 
-NUM_KILLS, KILLS_OF_SWEEP = 30, 3
+NUM_KILLS, KILLS_OF_SWEEP = 30, 5
 CURVE_TOLERANCE = 1e-5
 
 
