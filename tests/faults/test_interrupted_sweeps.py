@@ -97,7 +97,7 @@ def test_a_killed_worker_costs_no_trial_and_no_number(place: Workplace, tmp_path
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""
     [lost] = [event for event in place.events() if isinstance(event, PoolLost)]
-    assert "is lost: its workers died and were started again" in run.stdout
+    assert "pool-0 is lost: ActorDiedError" in run.stdout
     again = [event for event in place.events() if isinstance(event, TrialSeated) and event.sequence > lost.sequence]
     assert set(lost.trials) <= {event.number for event in again}
     assert not finished & {event.number for event in again}
@@ -159,7 +159,7 @@ def test_a_tracking_server_that_comes_back_has_everything_once(
     place: Workplace, tmp_path: Path, server: Server
 ) -> None:
     sweep = place.start("sweep", "--tracking-uri", server.uri)
-    wait_until(lambda: place.paths.events.is_dir() and bool(place.ledger().pools), "the pool did not come up")
+    wait_until(lambda: place.paths.events.is_dir() and bool(place.ledger().open_pools), "the pool did not come up")
     server.kill()
     server.start()
     run = finish(sweep)
@@ -171,7 +171,7 @@ def test_a_tracking_server_that_stays_away_delays_the_hand_over_alone(
     place: Workplace, tmp_path: Path, server: Server
 ) -> None:
     sweep = place.start("sweep", "--tracking-uri", server.uri)
-    wait_until(lambda: place.paths.events.is_dir() and bool(place.ledger().pools), "the pool did not come up")
+    wait_until(lambda: place.paths.events.is_dir() and bool(place.ledger().open_pools), "the pool did not come up")
     server.kill()
     run = finish(sweep)
     assert run.returncode == 2, run.stdout + run.stderr

@@ -52,6 +52,7 @@ def test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token(place: Workpl
             "placement": "local",
             "sharding": "zero3",
             "restarts": 0,
+            "count": 1,
         }
 
         with pytest.raises(urllib.error.HTTPError, match="401"):

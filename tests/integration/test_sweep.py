@@ -84,6 +84,7 @@ def test_the_result_says_what_it_is_made_of_and_where_the_time_went(finished: Fi
         "placement": "local",
         "sharding": "zero3",
         "restarts": 0,
+        "count": 1,
     }
     rounds = [event for event in finished.events if isinstance(event, RoundFinished)]
     trained = sum(event.live_seat_clocks for event in rounds)

@@ -64,6 +64,7 @@ def test_it_trains_the_files_own_values_in_one_seat_over_all_workers(trained: tu
         "placement": "data_parallel",
         "sharding": "zero3",
         "restarts": 0,
+        "count": 1,
     }
     assert result["work"]["occupancy"] == 1.0
     assert result["test"]["best"]["test_loss"] < result["test"]["untrained_base"]["test_loss"]

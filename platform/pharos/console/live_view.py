@@ -67,7 +67,7 @@ def live_view(state: LiveState, *, width: int, height: int, now_s: float) -> Ren
         state._spinner.update(text=Text(state.phase, overflow="ellipsis", no_wrap=True))
         return Group(_title(state, width=width, now_s=now_s), state._spinner)
     leaders = _leaders(state.ledger)
-    num_places = sum(state.ledger.pools.values())
+    num_places = sum(pool.num_seats for pool in state.ledger.open_pools.values())
     free_lines = height - 2 - (2 + len(leaders))  # without the header and the leaderboard under its empty line
     num_seats = min(num_places, max(1, free_lines - 2 - (1 + MIN_RECENT)))
     if num_seats < num_places:
@@ -116,7 +116,9 @@ def _work(state: LiveState) -> Text:
 def _seats(state: LiveState, *, num_seats: int, width: int) -> RenderableType:
     table = _table("seat", "trial", "state", "step", "loss", "eval", "best", *(["chosen"] if width >= WIDE else []))
     seated = {(t.pool, t.seat): t for t in state.ledger.records() if t.state == TrialState.RUNNING}
-    places = [(pool, seat) for pool, seats in sorted(state.ledger.pools.items()) for seat in range(seats)]
+    places = [
+        (pool, seat) for pool, opened in sorted(state.ledger.open_pools.items()) for seat in range(opened.num_seats)
+    ]
     metric = state.ledger.metric
     for pool, seat in places[:num_seats]:
         trial = seated.get((pool, seat))

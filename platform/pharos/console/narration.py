@@ -10,6 +10,7 @@ from pharos.plan import events as ev
 from pharos.plan import words
 from pharos.plan.ledger import Ledger
 from pharos.plan.metrics import cost
+from pharos.plan.pools import pool_number
 from pharos.plan.trial import BASELINE, TrialState
 
 
@@ -54,6 +55,13 @@ def _line(event: ev.Event, ledger: Ledger) -> Line | None:
         case ev.PoolOpened():
             text = f"{event.pool} is up: {words.plural(event.workers, 'worker')}, "
             text += words.plural(event.num_seats, "seat") + (f", start {event.attempt + 1}" if event.attempt else "")
+        case ev.PoolRequested(pool=pool) if pool_number(pool) > 0:
+            text = f"{pool} is asked for"
+        case ev.PoolClosed(reason=reason) if reason and pool_number(event.pool) + len(ledger.open_pools) > 0:
+            text = f"{event.pool} is closed: {reason}"
+        case ev.NodeAvoided():
+            text = f"node {event.node[:12]} is avoided from now on: {event.failures} pools failed there: {event.reason}"
+            is_bad = True
         case ev.PoolLost():
             text, is_bad = f"{event.pool} is lost: {event.reason}; {len(event.trials)} trials wait for a new seat", True
         case ev.TrialSeated():

@@ -152,6 +152,9 @@ def _confirm(plan: SweepPlan, spec: SweepSpec) -> Text | None:
 
 def _pool(plan: SweepPlan) -> Text:
     workers = words.plural(plan.num_workers, "worker")
+    if plan.max_pools > 1:
+        some = f"{plan.min_pools} to {plan.max_pools}" if plan.min_pools < plan.max_pools else f"{plan.max_pools}"
+        workers = f"{some} pools, each of {workers}"
     if plan.placement == "data_parallel":
         return Text(f"{workers}, {words.plural(plan.num_seats, 'seat')}; a trial's batch is split over all workers")
     seats = words.plural(plan.seats_per_worker, "seat")

@@ -40,29 +40,55 @@ class SweepStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRequested(Event):
+    """Workers were asked of Ray, which may have to add nodes for them. avoided: ids of nodes that they must not use."""
+
+    kind: ClassVar[str] = "pool_requested"
+    pool: str
+    avoided: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOpened(Event):
+    """The workers of a pool are up. attempt: how often it was opened before. nodes: Ray's ids of its ranks' nodes."""
+
     kind: ClassVar[str] = "pool_opened"
     pool: str
     base_key: str
     num_seats: int
     workers: int
     attempt: int
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLost(Event):
-    """The pool's workers died; its trials went back to the queue."""
+    """The pool's workers died; its trials went back to the queue. nodes: ids of those on which it began to fail."""
 
     kind: ClassVar[str] = "pool_lost"
     pool: str
     reason: str
     trials: tuple[int, ...]
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolClosed(Event):
+    """The pool was sent home; trials that still sat in it were unseated before."""
+
     kind: ClassVar[str] = "pool_closed"
     pool: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeAvoided(Event):
+    """Pools failed on this node again and again: no further one is placed there in this session."""
+
+    kind: ClassVar[str] = "node_avoided"
+    node: str
+    failures: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +109,17 @@ class TrialSeated(Event):
     pool: str
     seat: int
     resumed_step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialUnseated(Event):
+    """A trial left its pool at the end of a round, with its checkpoint, and waits for a seat: in another pool, or in
+    another session."""
+
+    kind: ClassVar[str] = "trial_unseated"
+    number: int
+    pool: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,11 +237,14 @@ EVENT_KINDS: dict[str, type[Event]] = {
     event.kind: event
     for event in (
         SweepStarted,
+        PoolRequested,
         PoolOpened,
         PoolLost,
         PoolClosed,
+        NodeAvoided,
         TrialCreated,
         TrialSeated,
+        TrialUnseated,
         TrialReported,
         RungDecided,
         TrialEnded,

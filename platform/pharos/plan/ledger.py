@@ -83,12 +83,17 @@ class Ledger:
     last_time_s: float | None = None
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     repeats: dict[int, TrialRecord] = field(default_factory=dict)
+    num_finished: int = 0
+    """Trials of the search that have come to their end."""
     confirmation: ev.WinnerConfirmed | None = None
     decisions: list[ev.RungDecided] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
-    pools: dict[str, int] = field(default_factory=dict)
-    """Seats of each open pool."""
+    open_pools: dict[str, ev.PoolOpened] = field(default_factory=dict)
+    most_pools: int = 0
+    """How many were open at once, at most."""
     restarts: int = 0
+    avoided_nodes: dict[str, str] = field(default_factory=dict)
+    """Nodes that this session places no pool on, and why."""
     base_test_metrics: dict[str, float] = field(default_factory=dict)
     registered: ev.ModelRegistered | None = None
     ended: ev.SweepEnded | None = None
@@ -107,23 +112,29 @@ class Ledger:
         match event:
             case ev.SweepStarted():
                 self.started, self.ended, self.confirmation = event, None, None
-                self.pools.clear()
+                self.open_pools.clear()
+                self.avoided_nodes.clear()
                 for trial in self.records():
                     _unseat(trial)
             case ev.PoolOpened():
-                self.pools[event.pool] = event.num_seats
+                self.open_pools[event.pool] = event
+                self.most_pools = max(self.most_pools, len(self.open_pools))
             case ev.PoolLost():
-                self.pools.pop(event.pool, None)
+                self.open_pools.pop(event.pool, None)
                 self.restarts += 1
                 for number in event.trials:
                     _unseat(self.record(number))
             case ev.PoolClosed():
-                self.pools.pop(event.pool, None)
+                self.open_pools.pop(event.pool, None)
+            case ev.NodeAvoided():
+                self.avoided_nodes[event.node] = event.reason
             case ev.TrialCreated():
                 self._kind_of(event.number)[event.number] = TrialRecord(plan=TrialPlan.from_json(event.trial))
             case ev.TrialSeated():
                 trial = self.record(event.number)
                 trial.state, trial.pool, trial.seat = TrialState.RUNNING, event.pool, event.seat
+            case ev.TrialUnseated():
+                _unseat(self.record(event.number))
             case ev.TrialReported():
                 _report(self.record(event.number), event)
             case ev.RungDecided():
@@ -132,6 +143,7 @@ class Ledger:
                 self.decisions.append(event)
             case ev.TrialEnded():
                 trial = self.record(event.number)
+                self.num_finished += repeat_of(event.number) is None and not trial.state.is_final
                 trial.state, trial.reason, trial.score = TrialState(event.state), event.reason, event.score
                 trial.pool = trial.seat = None
             case ev.WinnerConfirmed():

@@ -207,12 +207,14 @@ def _budget_bytes(spec: SweepSpec, machine: MachineFacts) -> int:
                 "be read. Set pool.worker_memory_gb to the memory of one GPU of the workers, for instance 80."
             )
         return int(min(1.0, spec.pool.gpus_per_worker) * machine.gpu_memory_bytes)
-    return max(0, int(USABLE_SHARE * machine.memory_bytes) - _head_bytes(spec)) // spec.pool.workers
+    workers = spec.pool.count.min * spec.pool.workers  # further pools need further nodes
+    return max(0, int(USABLE_SHARE * machine.memory_bytes) - _head_bytes(spec)) // workers
 
 
 def _head_bytes(spec: SweepSpec) -> int:
     num_seats = spec.pool.seats_per_worker * (spec.pool.workers if spec.pool.placement == "local" else 1)
-    return DRIVER_BYTES + PROXY_BYTES * num_seats
+    num_trials = spec.search.num_trials if spec.search else 1
+    return DRIVER_BYTES + PROXY_BYTES * min(spec.pool.count.max * num_seats, num_trials)
 
 
 def _does_not_fit(

@@ -56,6 +56,7 @@ def result_json(ledger: Ledger, plan: SweepPlan) -> dict[str, Any]:
             "placement": plan.placement,
             "sharding": plan.sharding,
             "restarts": ledger.restarts,
+            "count": ledger.most_pools,
         },
         "time": _time_json(ledger),
         "work": _work_json(ledger),

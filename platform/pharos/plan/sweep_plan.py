@@ -53,6 +53,8 @@ class SweepPlan:
     generation_clocks: int
     r_max: int
     base_key: str
+    min_pools: int
+    max_pools: int
     memory: MemoryPlan
     warnings: tuple[str, ...] = ()
     infos: tuple[str, ...] = ()
@@ -102,6 +104,8 @@ def plan_sweep(
         generation_clocks=_generation_clocks(spec, data),
         r_max=largest_rank(spec),
         base_key=base_key(spec, base, data),
+        min_pools=spec.pool.count.min,
+        max_pools=spec.pool.count.max,
         memory=choice.memory,
         warnings=warnings(spec, base, data, baseline=baseline, rungs=decided_at),
         infos=infos(spec, data, baseline=baseline, asked_seats_per_worker=asked.pool.seats_per_worker),

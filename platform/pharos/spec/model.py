@@ -6,9 +6,9 @@ Nothing is computed here; cross-field rules live in `rules.py`, reading and erro
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -177,7 +177,22 @@ class SearchSpec(Section):
     space: dict[str, Domain] = Field(description="dotted field -> domain", min_length=1)
 
 
+class PoolRange(Section):
+    """How many pools: never fewer than min, never more than max."""
+
+    min: Count = 1
+    max: Count = 1
+
+
+def _as_range(count: Any) -> Any:
+    """A number of pools is that many at least and at most."""
+    return {"min": count, "max": count} if isinstance(count, int) and not isinstance(count, bool) else count
+
+
 class PoolSpec(Section):
+    count: Annotated[PoolRange, BeforeValidator(_as_range)] = Field(
+        PoolRange(), description="pools of one sweep: a number, or {min, max}, opened while trials wait, closed after"
+    )
     workers: Count = 1
     seats_per_worker: Count = 4
     placement: Literal["local", "data_parallel"] = "local"
@@ -187,7 +202,9 @@ class PoolSpec(Section):
     worker_memory_gb: Positive | None = Field(
         None, description="memory of one worker's device, GB; none: this machine's, shared by its workers"
     )
-    max_restarts: Annotated[int, Field(ge=0)] = Field(3, description="how often a pool that died is started again")
+    max_restarts: Annotated[int, Field(ge=0)] = Field(
+        3, description="how often in a row a pool that died is started again"
+    )
 
 
 class FinalTestSpec(Section):

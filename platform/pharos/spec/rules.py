@@ -31,7 +31,7 @@ class Problem:
 
 def spec_problems(spec: SweepSpec) -> list[Problem]:
     """Everything in a spec that its types allow and that yet cannot work."""
-    rules = (_empty_text, _base, _data, _format, _template, _batch_size, _warmup, _alpha, _budget, _num_trials)
+    rules = (_empty_text, _base, _data, _format, _template, _batch_size, _warmup, _alpha, _budget, _num_trials, _pools)
     return [problem for rule in rules for problem in rule(spec)]
 
 
@@ -206,6 +206,13 @@ def _num_trials(spec: SweepSpec) -> Iterator[Problem]:
             f"the space holds only {points} combinations{beside}. Set it to {most} or less, or widen the space."
         )
         yield Problem(keys=("search.num_trials", "search.space"), message=message)
+
+
+def _pools(spec: SweepSpec) -> Iterator[Problem]:
+    count = spec.pool.count
+    if count.min > count.max:
+        message = f"pool.count.min={count.min} is more than pool.count.max={count.max}. Lower it, or raise the other."
+        yield Problem(keys=("pool.count.min", "pool.count.max", "pool.count"), message=message)
 
 
 def _searched(spec: SweepSpec, key: str) -> tuple[Scalar, ...]:

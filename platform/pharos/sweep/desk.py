@@ -1,30 +1,33 @@
 """The desk: the one actor of a sweep that seats trials, receives reports and says who goes on.
 
 A plain asyncio class, so that it runs in a test as it runs under Ray. It alone writes the event log; whatever it knows
-is a fold over those events. It decides nothing by itself: the rules are the pure functions of plan/.
+is a fold over those events, so that one that was lost is started again from them and goes on with the pools that there
+are. It decides nothing by itself: the rules are the pure functions of plan/ and decisions.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import nan
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pharos.plan import events as ev
 from pharos.plan.budget import trial_plan
-from pharos.plan.exchange import Admit, Evict, Orders, RoundReport, Score, ScoreReport, SeatReport
-from pharos.plan.halving import decide
+from pharos.plan.exchange import Admit, Evict, Orders, RoundReport, Score, ScoreReport
 from pharos.plan.hyperparameters import Params
 from pharos.plan.ledger import Ledger
-from pharos.plan.metrics import EVAL_LOSS, ranking_metric
-from pharos.plan.seating import WaitingTrial, free_seats, next_waiting
+from pharos.plan.metrics import ranking_metric
+from pharos.plan.pools import pools_wanted
+from pharos.plan.seating import WaitingTrial, next_waiting
 from pharos.plan.sweep_plan import SweepPlan
-from pharos.plan.trial import BASELINE, TrialPlan, TrialState, repeat_of
+from pharos.plan.trial import TrialPlan, TrialState
 from pharos.spec.model import SweepSpec
+from pharos.sweep.decisions import end_of, rungs_decided
+from pharos.sweep.pool_board import OpenPool, PoolBoard, PoolOrders
 from pharos.sweep.reports import ended, finished, reported, result_for_tune, scored
+from pharos.sweep.scoring import Scoring
 from pharos.track.event_log import EventLog
 
 
@@ -39,22 +42,6 @@ class Patience:
     idle_s: float = 30.0
 
 
-@dataclass(slots=True)
-class _Pool:
-    """A pool as the desk sees it: trial number by taken seat. Orders for an earlier `attempt` of it are void."""
-
-    base_key: str
-    workers: int
-    num_seats: int
-    attempt: int
-    seats: dict[int, int] = field(default_factory=dict)
-
-    @property
-    def free(self) -> list[int]:
-        """The free seats, in the order in which to fill them."""
-        return free_seats(self.seats, num_seats=self.num_seats, seats_per_worker=-(-self.num_seats // self.workers))
-
-
 class Desk:
     """Create it, `open` it once, then pools attach and exchange while proxies admit trials and wait for reports."""
 
@@ -66,21 +53,25 @@ class Desk:
         *,
         patience: Patience = Patience(),
         now: Callable[[], float] = time.time,
+        restarted: bool = False,
     ) -> None:
+        """restarted: an earlier desk of this session was lost, and its pools may still be there."""
         self._spec, self._plan, self._log, self._patience, self._now = spec, plan, log, patience, now
         self._events: list[ev.Event] = list(log.read())
         self._ledger = Ledger.of(self._events)
-        self._pools: dict[str, _Pool] = {}
+        self._board = PoolBoard(max_pools=spec.pool.count.max, max_restarts=spec.pool.max_restarts)
         self._waiting: dict[int, WaitingTrial] = {}
         self._mailboxes: dict[int, asyncio.Queue[dict[str, Any]]] = {}
-        self._admitted: set[int] = set()
-        self._finished_before = sum(trial.state.is_final for trial in self._ledger.trials.values())
+        self._known = {trial.number for trial in self._ledger.trials.values() if trial.state.is_final}
         self._stops: dict[int, str] = {}
-        self._scores_wanted: list[Score] = []
-        self._score_reports: list[ScoreReport] = []
-        self._closing: str | None = None
+        self._scoring = Scoring()
+        self._sends_home: str | None = None
         self._failure: str | None = None
+        self._nodes: frozenset[str] = frozenset()
+        self._draining: frozenset[str] = frozenset()
         self._changed = asyncio.Condition()
+        if restarted:
+            self._find_pools()
 
     # What the driver asks.
 
@@ -111,11 +102,10 @@ class Desk:
 
     async def score(self, wanted: Sequence[Score]) -> list[ScoreReport]:
         """Have the pool evaluate finished trials' adapters; returns when all are back."""
-        self._score_reports = []
-        self._scores_wanted = list(wanted)
+        self._scoring.ask(wanted)
         await self._notify()
-        await self._until(lambda: len(self._score_reports) == len(wanted) or self._failure is not None)
-        return self._score_reports
+        await self._until(lambda: self._scoring.result is not None or self._failure is not None)
+        return self._scoring.result or []
 
     async def repeat(self, trials: Sequence[TrialPlan]) -> None:
         """Train repeats, in full and without halving; returns when all are final. Those that are already, stay."""
@@ -123,7 +113,7 @@ class Desk:
         self._emit(*(ev.TrialCreated(number=trial.number, trial=trial.to_json()) for trial in new))
         records = [self._ledger.repeats[trial.number] for trial in trials]
         for record in records:
-            if not record.state.is_final:
+            if not record.state.is_final and self._board.seat_of(record.number) is None:
                 self._wait(record.number, self._plan.base_key)
         await self._notify()
         await self._until(lambda: all(record.state.is_final for record in records) or self._failure is not None)
@@ -140,163 +130,186 @@ class Desk:
         await self._notify()
 
     async def close(self, reason: str) -> None:
-        """Send every pool home at its next exchange."""
-        self._closing = reason
+        """Send every pool home at its next exchange, and open none again."""
+        self._sends_home = reason
         await self._notify()
+
+    async def pause(self, reason: str) -> None:
+        """Inbox: send every pool home at once, in the middle of its round, and return when all have gone.
+
+        Their trials are saved and wait for another session.
+        """
+        self._sends_home = reason
+        for pool in self._board.open.values():
+            pool.leaving = reason
+        await self._notify()
+        await self._until(lambda: not self._board.open)
+
+    async def end(self, reason: str) -> None:
+        """Write the last event of a session that was stopped."""
+        best = self._ledger.best()
+        self._emit(ev.SweepEnded(state="STOPPED", reason=reason, best=None if best is None else best.number))
 
     async def failure(self) -> str | None:
         """Why the sweep cannot go on, if so."""
         return self._failure
 
+    # What the keeper of the pools asks.
+
+    async def staffing(self, *, nodes: Iterable[str], draining: Mapping[str, float]) -> PoolOrders:
+        """The pools to start and to take back. nodes: all that are alive; draining: those that are about to go.
+
+        Pools on a node that is drained are sent home in the middle of their round.
+        """
+        self._nodes, self._draining = frozenset(nodes), frozenset(draining)
+        for name, lost in self._board.by_node(draining).items():
+            self._board.open[name].leaving = f"node {', '.join(node[:8] for node in lost)} is being drained"
+        orders = self._board.staffing(self._pools_wanted())
+        self._emit(*(ev.PoolRequested(pool=name, avoided=orders.avoided) for name in orders.open))
+        await self._notify()
+        return orders
+
+    async def pool_ended(self, name: str, failure: str | None, ranks: Sequence[int] = ()) -> None:
+        """The launcher of a pool has ended. failure: why, where nobody had sent it home; ranks: that failed first.
+
+        Its trials wait again, and resume where their checkpoints are. Where no pool can be kept alive, the proxies are
+        let go; the trials stay unfinished in the log, for a resume.
+        """
+        pool = self._board.open.get(name)
+        was_sent_home = name in self._board.going
+        self._board.ended(name)
+        if failure is not None and not was_sent_home:
+            nodes = () if pool is None else pool.nodes_of(ranks)
+            self._give_back(name, pool, failure, nodes)
+            if pool is None or not self._draining & set(pool.nodes):
+                for node in self._board.failed(name, failure, nodes, alive=self._nodes):
+                    failures = self._board.node_failures[node]
+                    self._emit(ev.NodeAvoided(node=node, failures=failures, reason=failure))
+            self._failure = self._board.hopeless()
+            if self._failure is not None:
+                for number in self._waiting:
+                    self._let_go(number)
+                self._waiting.clear()
+        await self._notify()
+
+    async def num_seats(self) -> int:
+        """Seats of all pools that are up; those of one where none is yet, since it will come."""
+        return max(self._plan.num_seats, sum(pool.num_seats for pool in self._board.open.values()))
+
     # What the proxies of Ray Tune ask.
 
     async def admit(self, number: int, params: Params) -> None:
         """Queue a trial. Asking twice changes nothing: a proxy that was restarted finds its trial where it is."""
-        if number in self._admitted:
+        if number in self._mailboxes:
             return
-        self._admitted.add(number)
         self._mailboxes[number] = asyncio.Queue()
+        self._known.add(number)
         if number not in self._ledger.trials:
             trial = trial_plan(self._spec, number, params, self._plan.data.num_train_items)
             self._emit(ev.TrialCreated(number=number, trial=trial.to_json()))
-        if self._failure is not None:
+        if self._ledger.trials[number].state.is_final:
+            self._mail(number)
+        elif self._failure is not None:
             self._let_go(number)
-        else:
+        elif self._board.seat_of(number) is None:
             self._wait(number, self._plan.base_key)
         await self._notify()
 
     async def next_report(self, number: int) -> dict[str, Any]:
         """The trial's next result, as Ray Tune wants it; the last has done=True and the final state."""
+        if number not in self._mailboxes:  # a desk that was started again, and is asked once more
+            await self.admit(number, self._ledger.trials[number].plan.params)
         return await self._mailboxes[number].get()
 
     # What the pools ask.
 
-    async def attach(self, pool: str, base_key: str, workers: int, num_seats: int) -> int:
-        """A pool's workers are up. If the pool was here before, it died: its trials go back to the queue."""
-        attempt = 0
-        if (before := self._pools.get(pool)) is not None:
-            attempt = before.attempt + 1
-            self._give_back(pool, before, "its workers died and were started again")
-        self._pools[pool] = _Pool(base_key, workers, num_seats, attempt)
-        self._emit(ev.PoolOpened(pool=pool, base_key=base_key, num_seats=num_seats, workers=workers, attempt=attempt))
+    async def attach(self, name: str, base_key: str, workers: int, num_seats: int, nodes: tuple[str, ...] = ()) -> int:
+        """A pool's workers are up. nodes: of each rank. Returns how often a pool of this name was up before.
+
+        If it was here until now, it died: its trials go back to the queue.
+        """
+        attempt = self._board.attempts[name]
+        if (before := self._board.open.get(name)) is not None:
+            self._give_back(name, before, "its workers died and were started again")
+        self._board.opened(name, OpenPool(base_key, workers, num_seats, attempt, nodes))
+        self._emit(
+            ev.PoolOpened(
+                pool=name, base_key=base_key, num_seats=num_seats, workers=workers, attempt=attempt, nodes=nodes
+            )
+        )
         await self._notify()
         return attempt
 
-    async def pool_failed(self, pool: str, reason: str) -> None:
-        """A pool is gone for good. Its trials stay unfinished in the log, for a resume; their proxies are let go."""
-        self._failure = reason
-        if (before := self._pools.pop(pool, None)) is not None:
-            self._give_back(pool, before, reason)
-        for number in self._waiting:
-            self._let_go(number)
-        self._waiting.clear()
-        await self._notify()
+    async def wanted_back(self, name: str, attempt: int) -> None:
+        """Returns when a pool is to end its round at once; never, where it is lost or closed before that."""
+        pool = self._board.open.get(name)
+        if pool is not None and pool.attempt == attempt:
+            await self._until(lambda: pool.leaving is not None)
 
     async def exchange(self, attempt: int, report: RoundReport) -> Orders:
-        """The end of a round: take its reports in, decide, and say what every seat does next."""
-        pool = self._pools[report.pool]
-        if pool.attempt != attempt:
+        """The end of a round: take its reports in, decide, and say what every seat does next.
+
+        Asked again with the same report, by a pool that got no answer, it gives the orders that are still to be obeyed.
+        """
+        pool = self._board.open.get(report.pool)
+        if pool is None or pool.attempt != attempt:
             return Orders(close=True)
-        evicted = self._take_in(pool, report)
+        self._take_in(pool, report)
         await self._notify()
         await self._until(
-            lambda: pool.attempt != attempt or self._can_go_on(pool),
+            lambda: self._is_gone(report.pool, pool) or self._can_go_on(report.pool, pool),
             timeout_s=self._patience.refill_s if pool.seats else self._patience.idle_s,
         )
-        if pool.attempt != attempt:
+        if self._is_gone(report.pool, pool):
             return Orders(close=True)
-        return self._orders(report.pool, pool, evicted)
+        return self._orders(report, pool)
 
     # A round, step by step.
 
-    def _take_in(self, pool: _Pool, report: RoundReport) -> list[Evict]:
+    def _take_in(self, pool: OpenPool, report: RoundReport) -> None:
         """Everything that a round's report causes, written as one segment of the log, then told to the proxies."""
         known = [seat for seat in report.seats if pool.seats.get(seat.seat) == seat.number]
         batch: list[ev.Event] = [reported(seat) for seat in known]
-        decided = self._decide_rungs(known)
+        decided = rungs_decided(self._ledger, known, plan=self._plan, metric=self._metric)
         batch += decided
-        ends = {seat.number: end for seat in known if (end := self._end_of(seat, decided)) is not None}
+        ends = {seat.number: end for seat in known if (end := end_of(seat, decided, self._stops)) is not None}
         for seat in known:
             if seat.number in ends:
                 state, reason = ends[seat.number]
                 batch.append(ended(seat, state, reason))
+                self._stops.pop(seat.number, None)
+                del pool.seats[seat.seat]
         batch += [scored(score) for score in report.scores if score.split == "test"]
         if report.clocks:
             batch.append(finished(report, pool.num_seats))
+            self._board.worked(report.pool)
         self._emit(*batch)
         for seat in known:
             self._mail(seat.number)
-        self._score_reports += report.scores
-        evicted = [Evict(seat=seat.seat, number=seat.number) for seat in known if seat.number in ends]
-        for eviction in evicted:
-            del pool.seats[eviction.seat]
-        return evicted
+        self._scoring.take(report.pool, report.scores)
 
-    def _decide_rungs(self, seats: Sequence[SeatReport]) -> list[ev.RungDecided]:
-        """Halving over all trials that reached a rung in this round, together."""
-        decided: list[ev.RungDecided] = []
-        for rung in self._plan.rungs:
-            trials = self._ledger.trials
-            arrivals = {
-                seat.number: nan if seat.best_metric is None else seat.best_metric
-                for seat in seats
-                if seat.clocks == rung and _may_be_stopped(seat) and rung not in trials[seat.number].rungs
-            }
-            losses = {seat.number: seat.eval_metrics.get(EVAL_LOSS, nan) for seat in seats}
-            before = [trial for trial in trials.values() if rung in trial.rungs]
-            decisions = decide(
-                arrivals,
-                [trial.rungs[rung] for trial in before],
-                losses=losses,
-                history_losses=[trial.rung_losses[rung] for trial in before],
-                rung=rung,
-                metric=self._metric,
-                reduction_factor=self._plan.reduction_factor,
-                exempt=frozenset({BASELINE}),
-            )
-            decided += [
-                ev.RungDecided(
-                    number=decision.number,
-                    rung=rung,
-                    score=arrivals[decision.number],
-                    rank=decision.rank,
-                    compared=decision.compared,
-                    stopped=decision.stopped,
-                    reason=decision.reason,
-                    eval_loss=losses[decision.number],
-                )
-                for decision in decisions
-            ]
-        return decided
-
-    def _end_of(self, seat: SeatReport, decided: Sequence[ev.RungDecided]) -> tuple[TrialState, str] | None:
-        """The final state of a seat's trial, if this round ended it."""
-        if seat.diverged is not None:
-            return TrialState.DIVERGED, seat.diverged
-        if seat.done:
-            return TrialState.COMPLETED, "trained to its full length"
-        if seat.number in self._stops:
-            return TrialState.STOPPED, self._stops.pop(seat.number)
-        stopped = next((d for d in decided if d.number == seat.number and d.stopped), None)
-        return None if stopped is None else (TrialState.PRUNED, f"rung {stopped.rung}: {stopped.reason}")
-
-    def _can_go_on(self, pool: _Pool) -> bool:
+    def _can_go_on(self, name: str, pool: OpenPool) -> bool:
         """Whether waiting longer would change nothing: every free seat can be filled, or nobody else will come."""
-        if self._closing is not None or self._scores_wanted:
+        if self._sends_home is not None or pool.leaving is not None or self._scoring.waiting:
+            return True
+        if name in self._board.surplus(self._pools_wanted()):
             return True
         waiting = sum(trial.base_key == pool.base_key for trial in self._waiting.values())
-        expected = self._plan.num_trials - self._finished_before - len(self._admitted)
         if waiting >= len(pool.free):
             return True
-        return expected <= 0 and bool(pool.seats or waiting)
+        return len(self._known) >= self._plan.num_trials and bool(pool.seats or waiting)
 
-    def _orders(self, name: str, pool: _Pool, evicted: list[Evict]) -> Orders:
-        """Fill the free seats, hand out what is to be scored, or close."""
-        if self._closing is not None:
-            self._emit(ev.PoolClosed(pool=name))
-            return Orders(evict=tuple(evicted), close=True)
-        score, self._scores_wanted = tuple(self._scores_wanted), []
-        admitted: list[Admit] = []
+    def _orders(self, report: RoundReport, pool: OpenPool) -> Orders:
+        """Send the pool home, or fill its free seats and hand out what is to be scored.
+
+        What a pool is told is the difference between what it reported and what the desk knows of its seats.
+        """
+        reason = self._sends_home or pool.leaving
+        if reason is None and report.pool in self._board.surplus(self._pools_wanted()):
+            reason = "few trials are left, which other pools can hold"
+        if reason is not None:
+            self._close(report.pool, pool, reason)
+            return Orders(close=True)
         seated: list[ev.Event] = []
         for seat in pool.free:
             number = self._next_waiting(pool.base_key)
@@ -304,11 +317,35 @@ class Desk:
                 break
             record = self._ledger.record(number)
             pool.seats[seat] = number
-            admitted.append(Admit(seat=seat, trial=record.plan, checkpoint=record.checkpoint))
             step = record.step if record.checkpoint else 0
-            seated.append(ev.TrialSeated(number=number, pool=name, seat=seat, resumed_step=step))
+            seated.append(ev.TrialSeated(number=number, pool=report.pool, seat=seat, resumed_step=step))
         self._emit(*seated)
-        return Orders(evict=tuple(evicted), admit=tuple(admitted), score=score)
+        there = {seat.seat: seat.number for seat in report.seats}
+        return Orders(
+            evict=tuple(
+                Evict(seat=seat, number=number) for seat, number in there.items() if pool.seats.get(seat) != number
+            ),
+            admit=tuple(
+                self._admission(seat, number) for seat, number in pool.seats.items() if there.get(seat) != number
+            ),
+            score=self._scoring.give(report.pool),
+        )
+
+    def _admission(self, seat: int, number: int) -> Admit:
+        record = self._ledger.record(number)
+        return Admit(seat=seat, trial=record.plan, checkpoint=record.checkpoint)
+
+    def _close(self, name: str, pool: OpenPool, reason: str) -> None:
+        """Its trials have been saved; they wait again, and any pool can go on with them."""
+        moved = sorted(pool.seats.values())
+        self._board.closes(name)
+        self._scoring.give_back(name)
+        self._emit(
+            *(ev.TrialUnseated(number=number, pool=name, reason=reason) for number in moved),
+            ev.PoolClosed(pool=name, reason=reason),
+        )
+        for number in moved:
+            self._wait(number, pool.base_key)
 
     def _next_waiting(self, base_key: str) -> int | None:
         """The next trial for a pool; one that was stopped while it waited ends here."""
@@ -325,10 +362,38 @@ class Desk:
     def _metric(self) -> str:
         return ranking_metric(self._spec)
 
-    def _give_back(self, name: str, pool: _Pool, reason: str) -> None:
+    def _pools_wanted(self) -> int:
+        """How many pools there should be now."""
+        if self._sends_home is not None or self._failure is not None:
+            return 0
+        repeats = sum(not trial.state.is_final for trial in self._ledger.repeats.values())
+        unfinished = max(0, self._plan.num_trials - self._ledger.num_finished) + repeats
+        return pools_wanted(unfinished, num_seats=self._plan.num_seats, count=self._spec.pool.count)
+
+    def _is_gone(self, name: str, pool: OpenPool) -> bool:
+        return self._board.open.get(name) is not pool
+
+    def _find_pools(self) -> None:
+        """The pools of a desk that was lost, with the trials in their seats, as the log left them."""
+        for name, opened in self._ledger.open_pools.items():
+            seats = {
+                trial.seat: trial.number
+                for trial in self._ledger.records()
+                if trial.pool == name and trial.seat is not None
+            }
+            self._board.attempts[name] = opened.attempt
+            self._board.opened(
+                name,
+                OpenPool(opened.base_key, opened.workers, opened.num_seats, opened.attempt, opened.nodes, seats),
+            )
+
+    def _give_back(self, name: str, pool: OpenPool | None, reason: str, nodes: tuple[str, ...] = ()) -> None:
         """The trials of a lost pool wait again, and resume where their checkpoints are."""
-        lost = sorted(pool.seats.values())
-        self._emit(ev.PoolLost(pool=name, reason=reason, trials=tuple(lost)))
+        lost = sorted(pool.seats.values()) if pool is not None else []
+        self._scoring.give_back(name)
+        self._emit(ev.PoolLost(pool=name, reason=reason, trials=tuple(lost), nodes=nodes))
+        if pool is None:
+            return
         pool.seats.clear()
         for number in lost:
             self._wait(number, pool.base_key)
@@ -343,13 +408,13 @@ class Desk:
         self._mail(number)
 
     def _mail(self, number: int) -> None:
-        """Tell a trial's proxy how it stands; a repeat has none."""
-        if repeat_of(number) is None:
+        """Tell a trial's proxy how it stands. A repeat has none; after a restart of the desk, some have yet to ask."""
+        if number in self._mailboxes:
             self._mailboxes[number].put_nowait(result_for_tune(self._ledger.trials[number], self._metric))
 
     def _let_go(self, number: int) -> None:
         """Tell a proxy to end although its trial has not: nobody will train it in this session."""
-        if repeat_of(number) is not None:
+        if number not in self._mailboxes:
             return
         result = result_for_tune(self._ledger.trials[number], self._metric)
         self._mailboxes[number].put_nowait(result | {"state": str(TrialState.FAILED), "done": True})
@@ -373,8 +438,3 @@ class Desk:
                 await asyncio.wait_for(self._changed.wait_for(condition), timeout_s)
             except TimeoutError:
                 return
-
-
-def _may_be_stopped(seat: SeatReport) -> bool:
-    """Whether halving has a say: not over trials that end anyway, nor over repeats."""
-    return not seat.done and seat.diverged is None and repeat_of(seat.number) is None

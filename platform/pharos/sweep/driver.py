@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,8 +27,9 @@ from pharos.plan.pool import GenerationSettings, PoolSettings
 from pharos.plan.result import result_json
 from pharos.plan.trial import BASELINE
 from pharos.spec.identity import MAY_CHANGE, spec_difference, spec_to_json
-from pharos.sweep.desk import Desk
+from pharos.sweep.desk_actor import DeskActor
 from pharos.sweep.hand_over import hand_over
+from pharos.sweep.keeper import PoolKeeper, keeping
 from pharos.sweep.listeners import listening
 from pharos.sweep.names import HEAD, UNTRAINED, desk_name
 from pharos.sweep.paths import SweepPaths, sweep_lock
@@ -36,7 +38,7 @@ from pharos.sweep.pool import run_pool_group
 from pharos.sweep.ray_session import ray_session
 from pharos.sweep.result_file import write_report_of, write_result
 from pharos.sweep.search import SweepSearch
-from pharos.sweep.seat import seat_of
+from pharos.sweep.seat import OpenSeats, seat_of
 from pharos.sweep.staging import Staged
 from pharos.track.event_log import EventLog
 from pharos.track.follower import Follower
@@ -50,6 +52,10 @@ RESUMABLE = (*MAY_CHANGE, "storage")
 
 NUM_OTHER_PROCESSES = 8
 """Of Ray beside seats and workers: desk, launcher, Train's controller and helpers, spares."""
+STOPPING_PATIENCE_S = 45
+"""How long an interrupted sweep waits for its pools to save their trials; `ray job stop` is told to wait longer."""
+CLOSING_PATIENCE_S = 10
+"""How long a sweep that was stopped waits for MLflow; a resumed one catches up."""
 TRACKING_PATIENCE_S = 60
 """How long the end of a sweep waits for a tracking server that has fallen behind."""
 
@@ -74,7 +80,8 @@ def run_sweep(staged: Staged, *, cluster: Cluster, view: SweepView) -> dict[str,
     """Run or resume a sweep; returns what result.json holds.
 
     Raises a UserError kind for what the user can mend, SweepFailed when no trial could be trained, HandOverError when
-    the merged model failed a check. KeyboardInterrupt passes through: the log is whole, and a second run resumes.
+    the merged model failed a check. KeyboardInterrupt passes through, once the pools have saved their trials: the log
+    is whole, and a second run resumes. A second interrupt does not wait for that.
     """
     paths = SweepPaths(staged.storage, staged.spec.name)
     with sweep_lock(paths):
@@ -159,20 +166,29 @@ class _Run:
         self._staged, self._paths, self._log, self._uri, self._view = staged, paths, log, uri, view
         self._spec, self._plan = staged.spec, staged.plan
         self._phases = Phases()
+        self._keeper: PoolKeeper
 
     def run(self, cluster: Cluster) -> dict[str, Any]:
         self._enter("start", "starting Ray")
+        count, workers = self._spec.pool.count, self._plan.num_workers
         with ray_session(
             address=cluster.address,
-            num_cpus=max(os.cpu_count() or 1, int(self._plan.num_workers * self._spec.pool.cpus_per_worker)),
-            num_processes=self._plan.num_seats + self._plan.num_workers + NUM_OTHER_PROCESSES,
+            num_cpus=max(os.cpu_count() or 1, int(count.min * workers * self._spec.pool.cpus_per_worker)),
+            num_processes=count.max * (self._plan.num_seats + workers) + NUM_OTHER_PROCESSES,
             gpus=self._spec.pool.gpus_per_worker > 0,
             threads_per_worker=max(1, int(self._spec.pool.cpus_per_worker)),
             dashboard_port=cluster.dashboard_port,
         ):
             self._desk = (
-                ray.remote(Desk)
-                .options(name=desk_name(self._spec.name), num_cpus=0, resources=HEAD, max_concurrency=1000)
+                ray.remote(DeskActor)
+                .options(
+                    name=desk_name(self._spec.name),
+                    num_cpus=0,
+                    resources=HEAD,
+                    max_concurrency=1000,
+                    max_restarts=-1,
+                    max_task_retries=-1,
+                )
                 .remote(self._spec, self._plan, self._log)
             )
             ray.get(
@@ -184,7 +200,7 @@ class _Run:
                 )
             )
             follower = Follower(self._log, self._runs())
-            with listening(self._desk, [self._view.update, follower.publish]):
+            with listening(self._desk, [self._view.update, follower.publish]), self._ended_in_order(follower):
                 self._sweep()
                 self._hand_over(follower)
                 result = self._finish()
@@ -201,21 +217,46 @@ class _Run:
     def _sweep(self) -> None:
         """Everything that needs the pool: search, then the test rows of the winner, the baseline and the base."""
         self._enter("pool", "starting the pool")
-        pool = run_pool_group.remote(
-            pool_settings(self._staged, self._paths, "pool-0"),
-            self._spec.pool,
-            desk_name(self._spec.name),
-            str(self._paths.ray),
-        )
-        self._enter("search", "training")
-        self._search()
-        self._check()
-        self._confirm()
-        self._enter("test", "scoring winner, baseline and base on test rows")
-        self._score()
-        ray.get(self._desk.close.remote("the sweep is over"))
-        ray.get(pool)
-        self._check()
+        with keeping(self._desk, self._launch) as self._keeper, self._pools_sent_home():
+            self._enter("search", "training")
+            self._search()
+            self._check()
+            self._confirm()
+            self._enter("test", "scoring winner, baseline and base on test rows")
+            self._score()
+            ray.get(self._desk.close.remote("the sweep is over"))
+            self._keeper.wait()
+            self._check()
+
+    def _launch(self, pool: str, avoided: Sequence[str]) -> Any:
+        """Start a pool's launcher."""
+        settings = pool_settings(self._staged, self._paths, pool)
+        desk, state = desk_name(self._spec.name), str(self._paths.ray)
+        return run_pool_group.remote(settings, self._spec.pool, desk, state, avoided)
+
+    @contextmanager
+    def _pools_sent_home(self) -> Iterator[None]:
+        """At an interrupt inside, pools save their trials and go."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._view.phase("stopping: pools save their trials (interrupt again to end at once)")
+            with suppress(ray.exceptions.RayError):
+                ray.get(self._desk.pause.remote("the sweep was stopped"), timeout=STOPPING_PATIENCE_S)
+                self._keeper.wait(timeout_s=STOPPING_PATIENCE_S)
+            raise
+
+    @contextmanager
+    def _ended_in_order(self, follower: Follower) -> Iterator[None]:
+        """At an interrupt inside, the log says so and the runs are closed as stopped."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            with suppress(ray.exceptions.RayError):
+                ray.get(self._desk.end.remote("stopped before its end; it can be resumed"))
+                follower.publish(ray.get(self._desk.events_since.remote(0)))
+                follower.close(timeout_s=CLOSING_PATIENCE_S)
+            raise
 
     def _search(self) -> None:
         """Ray Tune runs the proxies until every trial has its final state."""
@@ -223,13 +264,13 @@ class _Run:
         left = self._plan.num_trials - sum(trial.state.is_final for trial in ledger.trials.values())
         if left <= 0:
             return
-        desk = desk_name(self._spec.name)
+        desk, most = desk_name(self._spec.name), self._spec.pool.count.max * self._plan.num_seats
         tune.Tuner(
             tune.with_resources(seat_of(desk), HEAD),
             tune_config=tune.TuneConfig(
-                search_alg=SweepSearch(self._spec, ledger, num_trials=self._plan.num_trials),
+                search_alg=SweepSearch(self._spec, ledger, num_trials=self._plan.num_trials, num_seats=OpenSeats(desk)),
                 num_samples=left,
-                max_concurrent_trials=self._plan.num_seats,
+                max_concurrent_trials=min(left, most),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -311,6 +352,8 @@ class _Run:
         runs.log_artifact(self._paths.report)
 
     def _check(self) -> None:
+        if self._keeper.error is not None:
+            raise self._keeper.error
         failure = ray.get(self._desk.failure.remote())
         if failure is not None:
             logs = Path(tempfile.gettempdir(), "ray", "session_latest", "logs")

@@ -1,25 +1,48 @@
-"""A pool's launcher: one Ray Train worker group with one frozen base, kept alive for the whole sweep.
+"""A pool's launcher: one Ray Train worker group with one frozen base, from its start to its end, whatever that is.
 
-It runs as a task on the head node and waits; when the group cannot be kept alive it tells the desk why.
+It runs as a task on the head node and waits. It starts nothing a second time: what failed is told to the desk, whose
+trials go back to the queue at once, and who may ask for another pool, elsewhere.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from pharos.plan.pool import PoolSettings
 from pharos.spec.model import PoolSpec
-from pharos.sweep.names import HEAD, NAMESPACE
+from pharos.sweep.names import HEAD
 from pharos.sweep.worker import train_loop
+
+START_TIMEOUT_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+STARTS = 20
+"""How often a worker group waits that long, a minute unless the environment says otherwise, for its nodes to come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFailure:
+    """Why a pool is no more. ranks: of the workers that failed first, empty where that cannot be told."""
+
+    reason: str
+    ranks: tuple[int, ...] = ()
 
 
 @ray.remote(num_cpus=0, resources=HEAD, max_retries=0)
-def run_pool_group(settings: PoolSettings, pool: PoolSpec, desk: str, state_dir: str) -> None:
-    """Start the worker group and stay until the desk closes it. Failures beyond `max_restarts` go to the desk."""
+def run_pool_group(
+    settings: PoolSettings, pool: PoolSpec, desk: str, state_dir: str, avoided: Sequence[str]
+) -> PoolFailure | None:
+    """Start the worker group and stay until the desk has closed it; returns why it failed, if it did.
+
+    avoided: ids of nodes on which none of its workers may run.
+    """
+    os.environ.setdefault(START_TIMEOUT_S, "60")
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"settings": settings, "desk": desk},
@@ -28,17 +51,19 @@ def run_pool_group(settings: PoolSettings, pool: PoolSpec, desk: str, state_dir:
             num_workers=settings.workers,
             use_gpu=pool.gpus_per_worker > 0,
             resources_per_worker=_resources(pool),
+            label_selector={"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else None,
         ),
         run_config=RunConfig(
             name=settings.pool,
             storage_path=str(Path(state_dir) / "pools"),
-            failure_config=FailureConfig(max_failures=pool.max_restarts, controller_failure_limit=3),
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=STARTS),
         ),
     )
     try:
         trainer.fit()
     except Exception as error:
-        ray.get(ray.get_actor(desk, namespace=NAMESPACE).pool_failed.remote(settings.pool, _reason(error)))
+        return PoolFailure(reason=_reason(error), ranks=_failed_first(error))
+    return None
 
 
 def _resources(pool: PoolSpec) -> dict[str, float]:
@@ -48,10 +73,25 @@ def _resources(pool: PoolSpec) -> dict[str, float]:
     return resources
 
 
+def _failed_first(error: BaseException) -> tuple[int, ...]:
+    """The workers that died; where none did, those that raised. The others failed because these had left them."""
+    if not isinstance(error, WorkerGroupError):
+        return ()
+    died = [rank for rank, cause in error.worker_failures.items() if isinstance(_root(cause), ray.exceptions.RayError)]
+    return tuple(sorted(died or error.worker_failures))
+
+
 def _reason(error: BaseException) -> str:
     """The root cause in one line: Ray wraps what a worker raised in its own words."""
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
+    if isinstance(error, WorkerGroupError):
+        ranks = _failed_first(error)
+        error = error.worker_failures[ranks[0]] if ranks else error
+    root = _root(error)
     lines = [line.strip() for line in str(root).splitlines() if line.strip()]
     return f"{type(root).__name__}: {lines[-1] if lines else ''}"
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -9,8 +9,9 @@ invisible to TPE; FAILED as FAIL.
 from __future__ import annotations
 
 import hashlib
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -33,14 +34,23 @@ class SweepSearch(OptunaSearch):
     (sweep seed, trial number), so that a resumed sweep asks the same questions. Raises nothing of its own.
     """
 
-    def __init__(self, spec: SweepSpec, ledger: Ledger, *, num_trials: int) -> None:
-        self._sweep_spec = spec
+    def __init__(
+        self,
+        spec: SweepSpec,
+        ledger: Ledger,
+        *,
+        num_trials: int,
+        num_seats: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
+        """num_seats: how many trials can be seated now; beyond them nothing is suggested yet."""
+        self._sweep_spec, self._num_seats = spec, num_seats
         self._domains: Mapping[str, Domain] = spec.search.space if spec.search else {}
         metric = ranking_metric(spec)
         mode = "max" if is_higher_better(metric) else "min"
         super().__init__(space=None, metric=metric, mode=mode, study_name=spec.name)
         self._space = distributions(self._domains)
         self._numbers: dict[str, int] = {}
+        self._running: set[str] = set()
         self._intermediates: dict[int, dict[int, float]] = {}
         self._again = {number: trial for number, trial in ledger.trials.items() if not trial.state.is_final}
         self._fresh = [number for number in range(num_trials) if number not in ledger.trials]
@@ -56,8 +66,13 @@ class SweepSearch(OptunaSearch):
     def study(self) -> optuna.Study:
         return self._ot_study
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next unfinished trial, then the next new one; Searcher.FINISHED when there is none."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next unfinished trial, then the next new one; Searcher.FINISHED when there is none.
+
+        None while all seats are taken: the later a trial is suggested, the more is known.
+        """
+        if (self._again or self._fresh) and len(self._running) >= self._num_seats():
+            return None
         params: Params | None = None
         if self._again:
             number = min(self._again)
@@ -69,6 +84,7 @@ class SweepSearch(OptunaSearch):
         else:
             return Searcher.FINISHED
         self._numbers[trial_id] = number
+        self._running.add(trial_id)
         return {"number": number, "params": self._ask(trial_id, number, params)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -79,6 +95,7 @@ class SweepSearch(OptunaSearch):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how a trial ended. A result without a final state is a proxy that died: FAIL."""
+        self._running.discard(trial_id)
         if result and result.get("done") and not error:
             self.on_trial_result(trial_id, result)
         trial = self._ot_trials.get(trial_id)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
 from typing import Any
 
 import ray
 from ray import tune
 
 from pharos.sweep.names import NAMESPACE
+
+SEATS_ASKED_S = 1.0
 
 
 class Seat(tune.Trainable):
@@ -38,6 +43,24 @@ class Seat(tune.Trainable):
     def _admit(self, config: dict[str, Any]) -> None:
         self._number = config["number"]
         ray.get(self._desk.admit.remote(self._number, config["params"]))
+
+
+@dataclass(slots=True)
+class OpenSeats:
+    """How many trials can be seated now, asked of the desk at most once a second: Tune's search asks all the time.
+
+    Tune pickles its search, so this holds the desk's name and neither its handle nor anything of the driver.
+    """
+
+    desk: str
+    known: int = 0
+    asked_s: float = -inf
+
+    def __call__(self) -> int:
+        if monotonic() - self.asked_s > SEATS_ASKED_S:
+            desk = ray.get_actor(self.desk, namespace=NAMESPACE)
+            self.known, self.asked_s = ray.get(desk.num_seats.remote()), monotonic()
+        return self.known
 
 
 def seat_of(desk: str) -> type[Seat]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from pharos.plan.exchange import Orders, RoundReport
@@ -20,12 +21,27 @@ def train_loop(config: dict[str, Any]) -> None:
     settings: PoolSettings = config["settings"]
     desk = ray.get_actor(config["desk"], namespace=NAMESPACE)
     group = distributed_group()
+    nodes = group.all_gather_objects(ray.get_runtime_context().get_node_id())
     pool = open_pool(settings, group)
-    attempt = 0
+    attempt, hurry = 0, threading.Event()
     if group.rank == 0:
-        attempt = ray.get(desk.attach.remote(settings.pool, settings.base_key, settings.workers, settings.num_seats))
+        attempt = ray.get(
+            desk.attach.remote(settings.pool, settings.base_key, settings.workers, settings.num_seats, tuple(nodes))
+        )
+        threading.Thread(target=_listen, args=(desk, settings.pool, attempt, hurry), daemon=True).start()
 
     def exchange(report: RoundReport) -> Orders:
         return ray.get(desk.exchange.remote(attempt, report))
 
-    run_pool(settings=settings, pool=pool, group=group, exchange=exchange)
+    run_pool(settings=settings, pool=pool, group=group, exchange=exchange, is_hurried=hurry.is_set)
+
+
+def _listen(desk: Any, pool: str, attempt: int, hurry: threading.Event) -> None:
+    """Wait until the desk wants the pool back before its round is over. Ends with the process, or with the desk."""
+    import ray
+
+    try:
+        ray.get(desk.wanted_back.remote(pool, attempt))
+    except ray.exceptions.RayError:
+        return  # the next exchange meets the same error, and says so
+    hurry.set()

@@ -39,7 +39,7 @@ def sweep_of_log(directory: Path) -> ComparedSweep:
             raise StorageError(f"{directory}: the event log begins with {event.kind}, not sweep_started.")
         ledger.apply(event)
         match event:
-            case ev.TrialSeated() | ev.TrialReported() | ev.TrialEnded():
+            case ev.TrialSeated() | ev.TrialReported() | ev.TrialUnseated() | ev.TrialEnded():
                 seat_times.setdefault(event.number, SeatTime()).apply(event)
             case ev.PoolLost():
                 for number in event.trials:

@@ -16,7 +16,7 @@ from pharos.errors import TrackingError
 from pharos.plan import events as ev
 from pharos.plan.hyperparameters import dotted
 from pharos.plan.metrics import EVAL_LOSS
-from pharos.plan.seat_time import SeatTime
+from pharos.plan.seat_time import SeatEvent, SeatTime
 from pharos.plan.trial import TrialPlan, TrialState, repeat_of, trial_name
 from pharos.track.mlflow_client import connect, ensure_experiment, request_limits, runs_with, shown, tracking_errors
 from pharos.track.run_values import as_params, cut, flat, in_ms, without_password
@@ -41,10 +41,14 @@ RUN_STATUS = {
 
 @dataclass(slots=True)
 class _Run:
-    """A run, and how far each metric of it is published. `is_new`: made just now, so nothing needs to be read."""
+    """A run, and how far each metric of it is published.
+
+    is_new: made just now, so nothing needs to be read. is_open: not closed with a final status.
+    """
 
     id: str
     is_new: bool
+    is_open: bool = True
     published: dict[str, int] = field(default_factory=dict)
     num_tokens: float = 0.0
     seat_time: SeatTime = field(default_factory=SeatTime)
@@ -101,7 +105,7 @@ class MlflowRuns:
             for run in self._search({"pharos.kind": "trial", "mlflow.parentRunId": self._parent.id}):
                 seat_time = _seat_time_of(run.data.tags)
                 self._trials[int(run.data.tags["pharos.trial"])] = _Run(
-                    run.info.run_id, is_new=False, seat_time=seat_time
+                    run.info.run_id, is_new=False, is_open=run.info.status == "RUNNING", seat_time=seat_time
                 )
             return int(found[0].data.tags.get("pharos.cursor", 0))
 
@@ -153,6 +157,10 @@ class MlflowRuns:
                 tags = {"state": TrialState.RUNNING, "pool": event.pool, "seat": event.seat}
                 self._tag(self._trial(event.number, event), tags)
                 self._sit(self._trial(event.number, event), event)
+                self._reopen(self._trial(event.number, event))
+            case ev.TrialUnseated():
+                self._tag(self._trial(event.number, event), {"state": TrialState.WAITING})
+                self._sit(self._trial(event.number, event), event)
             case ev.PoolLost():
                 for number in event.trials:
                     self._tag(self._trial(number, event), {"state": TrialState.WAITING})
@@ -167,7 +175,7 @@ class MlflowRuns:
                 self._sit(trial, event)
                 if event.score is not None:
                     self._measure(trial, {"score": event.score}, event.time_s, event.step)
-                self._note(trial).status = (RUN_STATUS[event.state], in_ms(event.time_s))
+                self._close(trial, event.state, event.time_s)
             case ev.WinnerConfirmed():
                 self._confirm(event)
             case ev.TestScored():
@@ -221,7 +229,7 @@ class MlflowRuns:
         self._measure(trial, progress, event.time_s, event.step)
         self._sit(trial, event)
 
-    def _sit(self, run: _Run, event: ev.TrialSeated | ev.TrialReported | ev.TrialEnded | ev.PoolLost) -> None:
+    def _sit(self, run: _Run, event: SeatEvent) -> None:
         """How long a trial has sat in seats; its tags hold enough to go on from in another process."""
         run.seat_time.apply(event)
         self._tag(run, asdict(run.seat_time))
@@ -241,7 +249,19 @@ class MlflowRuns:
         self._measure(sweep, {f"phase.{name}_s": value for name, value in event.phases_s.items()}, event.time_s, 0)
         if event.best is not None:
             self._tag(sweep, {"best_trial": event.best})
+        for trial in self._trials.values():
+            if trial.is_open:  # a sweep that was stopped; a resumed one opens them again
+                self._close(trial, event.state, event.time_s)
         self._note(sweep).status = (RUN_STATUS[event.state], in_ms(event.time_s))
+
+    def _close(self, trial: _Run, state: str, time_s: float) -> None:
+        trial.is_open = False
+        self._note(trial).status = (RUN_STATUS[state], in_ms(time_s))
+
+    def _reopen(self, trial: _Run) -> None:
+        if not trial.is_open:
+            trial.is_open = True
+            self._note(trial).status = ("RUNNING", 0)
 
     def _sweep_run(self) -> _Run:
         if self._parent is None:

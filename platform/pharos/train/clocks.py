@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,10 +28,13 @@ from pharos.train.seats import Seated, Worker
 class RoundLog:
     """What a round's clocks leave behind on this rank.
 
-    steps: finished optimizer steps by local seat. num_tokens: trained; num_padded_tokens: all positions, pads included.
+    clocks: how many were turned, the same on all ranks. clock_s: seconds of one, as this host saw it. steps: finished
+    optimizer steps by local seat. num_tokens: trained; num_padded_tokens: all positions, pads included.
     live_seat_clocks: clocks summed over the seats that trained in them.
     """
 
+    clocks: int = 0
+    clock_s: float = 0.0
     steps: dict[int, list[StepMetrics]] = field(default_factory=dict)
     num_tokens: int = 0
     num_padded_tokens: int = 0
@@ -48,17 +51,25 @@ class _FinishedStep:
     loss_and_norm: torch.Tensor
 
 
-def train_round(worker: Worker, clocks: int) -> RoundLog:
-    """Turn the clock; then read losses and norms, and mark the trials whose numbers are no longer finite."""
+def train_round(
+    worker: Worker, clocks: int, *, is_hurried: Callable[[], bool] = lambda: False, look_up_every: int = 1
+) -> RoundLog:
+    """Turn the clock; then read losses and norms, and mark the trials whose numbers are no longer finite.
+
+    Rank 0 looks up every so many clocks whether it `is_hurried`; then the round ends there, on all ranks.
+    """
     log = RoundLog()
     pending: list[_FinishedStep] = []
     for seated in worker.seated.values():
         seated.moved = False
     started_s = time.time()
     for clock in range(clocks):
+        if clock and clock % look_up_every == 0 and _hears(worker, is_hurried):
+            break
         pending += turn_clock(worker, log, clock)
+        log.clocks += 1
     values = torch.stack([step.loss_and_norm for step in pending]).tolist() if pending else []
-    clock_s = (time.time() - started_s) / max(1, clocks)
+    log.clock_s = (time.time() - started_s) / max(1, log.clocks)
     for step, (loss, norm) in zip(pending, values, strict=True):
         seated = worker.seated[step.seat]
         if seated.diverged is not None:
@@ -67,9 +78,14 @@ def train_round(worker: Worker, clocks: int) -> RoundLog:
             seated.diverged = f"loss {loss:g} and gradient norm {norm:g} at step {step.metrics.step}"
             seated.progress.step, seated.progress.rows_done = step.metrics.step - 1, 0
             continue
-        time_s = started_s + (step.clock + 1) * clock_s  # when it ran: the host runs ahead of a GPU
+        time_s = started_s + (step.clock + 1) * log.clock_s  # when it ran: the host runs ahead of a GPU
         log.steps.setdefault(step.seat, []).append(replace(step.metrics, time_s=time_s, loss=loss, grad_norm=norm))
     return log
+
+
+def _hears(worker: Worker, is_hurried: Callable[[], bool]) -> bool:
+    """What rank 0 hears; a rank that decided alone would leave the others in a collective."""
+    return bool(worker.group.broadcast_object(is_hurried() if worker.group.rank == 0 else None))
 
 
 def turn_clock(worker: Worker, log: RoundLog, clock: int) -> list[_FinishedStep]:

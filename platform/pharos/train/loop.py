@@ -22,16 +22,27 @@ from pharos.train.group import Group
 from pharos.train.open_pool import Pool
 from pharos.train.seats import Seated, Worker, admit, discard_old_checkpoints, evict, open_worker, save_moved, score
 
+LOOK_UP_S = 1.0
+"""How long a pool works, about, between two looks at whether it has to end its round at once."""
 
-def run_pool(*, settings: PoolSettings, pool: Pool, group: Group, exchange: Callable[[RoundReport], Orders]) -> None:
-    """Train what `exchange` orders until it says close. All ranks call this; `exchange` is called on rank 0 alone.
+
+def run_pool(
+    *,
+    settings: PoolSettings,
+    pool: Pool,
+    group: Group,
+    exchange: Callable[[RoundReport], Orders],
+    is_hurried: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train what `exchange` orders until it says close. All ranks call this; both callables run on rank 0 alone.
 
     The first report is empty, and so is one after a round without live seats: the exchange may then wait for trials.
-    All ranks obey the same orders in the same order, so that they run the same collectives.
+    All ranks obey the same orders in the same order, so that they run the same collectives. is_hurried: whether the
+    round is to end now, in the middle: its trials are saved as they are and evaluated where they would have been.
     """
     worker = open_worker(settings, pool, group)
     questions = _questions(settings)
-    report = _empty_report(settings)
+    report, clock_s = _empty_report(settings), 0.0
     while True:
         started = time.monotonic()
         orders = group.broadcast_object(exchange(report) if group.rank == 0 else None)
@@ -46,10 +57,12 @@ def run_pool(*, settings: PoolSettings, pool: Pool, group: Group, exchange: Call
         scores = score(worker, orders.score)
 
         started = time.monotonic()
-        clocks = round_clocks(worker)
-        log = train_round(worker, clocks)
+        clocks, clock_s = round_clocks(worker, clock_s)
+        look_up_every = max(1, int(LOOK_UP_S / clock_s)) if clock_s else 1
+        log = train_round(worker, clocks, is_hurried=is_hurried, look_up_every=look_up_every)
+        clock_s = log.clock_s
         trained = time.monotonic()
-        evaluations = evaluate_moved(worker, questions) if clocks > 0 else {}
+        evaluations = evaluate_due(worker, questions) if clocks > 0 else {}
         evaluated = time.monotonic()
         save_moved(worker)
         times = RoundTimes(
@@ -58,21 +71,39 @@ def run_pool(*, settings: PoolSettings, pool: Pool, group: Group, exchange: Call
             checkpoint_s=time.monotonic() - evaluated,
             exchange_s=exchange_s,
         )
-        report = gather_report(worker, log, evaluations, scores, clocks=clocks, times=times, number=report.round + 1)
+        report = gather_report(worker, log, evaluations, scores, times=times, number=report.round + 1)
 
 
-def round_clocks(worker: Worker) -> int:
-    """Clocks of the next round, the same on all ranks: `report_every`, or fewer when every trial ends before that."""
-    longest = max((seated.clocks_left for seated in worker.seated.values()), default=0)
-    return min(worker.settings.report_every, max(worker.group.all_gather_objects(longest)))
+def round_clocks(worker: Worker, clock_s: float) -> tuple[int, float]:
+    """Clocks of the next round, and seconds of one in the last round; both the same on all ranks.
 
-
-def evaluate_moved(worker: Worker, questions: Questions | None) -> dict[int, dict[str, float]]:
-    """Metrics by local seat of the trials that trained in this round, in one fused pass; updates their best.
-
-    Answers are generated for those that have reached a rung or their end.
+    A round ends where the first live trial is due for an evaluation, after `report_every` clocks unless its pool was
+    left in the middle of a round; or before that, when every trial ends.
     """
-    seats = [seat for seat, seated in sorted(worker.seated.items()) if seated.moved and seated.diverged is None]
+    live = [seated for seated in worker.seated.values() if seated.is_live]
+    every = worker.settings.report_every
+    due = min((every - seated.progress.clocks % every for seated in live), default=every)
+    longest = max((seated.clocks_left for seated in live), default=0)
+    told = worker.group.all_gather_objects((due, longest, clock_s))
+    dues, longests, seconds = zip(*told, strict=True)
+    return min(*dues, max(longests)), max(seconds)
+
+
+def evaluate_due(worker: Worker, questions: Questions | None) -> dict[int, dict[str, float]]:
+    """Metrics by local seat of the trials that are due, in one fused pass; updates their best.
+
+    Due are those that trained in this round and have ended, or done a multiple of `report_every` clocks. Answers are
+    generated for those that have reached a rung or their end.
+    """
+    every = worker.settings.report_every
+    seats = [
+        seat
+        for seat, seated in sorted(worker.seated.items())
+        if seated.moved and seated.diverged is None and (seated.is_done or seated.progress.clocks % every == 0)
+    ]
+    # A pass takes the whole base through every rank, and one that is hurried has no time for nothing.
+    if not any(worker.group.all_gather_objects(bool(seats))):
+        return {}
     losses = mean_losses(
         worker.pool.data["eval"],
         seats,
@@ -135,7 +166,6 @@ def gather_report(
     evaluations: dict[int, dict[str, float]],
     scores: Sequence[ScoreReport],
     *,
-    clocks: int,
     times: RoundTimes,
     number: int,
 ) -> RoundReport:
@@ -144,7 +174,7 @@ def gather_report(
     return RoundReport(
         pool=worker.settings.pool,
         round=number,
-        clocks=clocks,
+        clocks=log.clocks,
         live_seat_clocks=sum(log.live_seat_clocks for log, _ in logs),
         num_tokens=sum(log.num_tokens for log, _ in logs),
         num_padded_tokens=sum(log.num_padded_tokens for log, _ in logs),

@@ -239,7 +239,8 @@ def test_a_pool_that_is_gone_for_good_lets_its_proxies_go_and_leaves_its_trials_
             await desk.admit(number, {})
         pool = FakePool(desk, lambda number, clocks: 1.0, num_seats=2)
         await pool.attach()
-        await desk.pool_failed("pool-0", "RuntimeError: no space left")
+        for _ in range(4):
+            await desk.pool_ended("pool-0", "RuntimeError: no space left")
         return [await desk.next_report(number) for number in range(4)]
 
     results = run(sweep())

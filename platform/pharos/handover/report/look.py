@@ -17,6 +17,7 @@ STOPPED = "#cc79a7"
 BROKEN = "#d55e00"
 RUNNING = "#7b61c9"
 LOST = "#c9b458"
+MOVED = "#8fb3a8"
 
 OUTCOMES = (
     ("completed", ("COMPLETED",), COMPLETED),

@@ -16,10 +16,12 @@ from pharos.plan.trial import BASELINE, repeat_of
 
 LOST = "LOST"
 """Outcome of a stint whose pool died, or whose session ended: the trial waits for another seat."""
+MOVED = "MOVED"
+"""Outcome of a stint whose pool was sent home: the trial was saved, and goes on in another seat."""
 MAX_LABELLED = 150
 """Stints up to which each carries its trial's number."""
 MAX_HEIGHT = 1200
-OUTCOMES = (*look.OUTCOMES, ("seat was lost", (LOST,), look.LOST))
+OUTCOMES = (*look.OUTCOMES, ("seat was lost", (LOST,), look.LOST), ("moved", (MOVED,), look.MOVED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ def timeline(events: Iterable[ev.Event]) -> Timeline:
                 )
             case ev.TrialEnded():
                 end(event.number, event.state, event.reason)
+            case ev.TrialUnseated():
+                end(event.number, MOVED, event.reason)
             case ev.PoolLost():
                 losses.append(now_s)
                 for number in event.trials:
@@ -204,5 +208,5 @@ def _unit(told: Timeline) -> tuple[str, float]:
 def _told(facts: SweepFacts, stint: Stint) -> str:
     when = f"{words.duration(stint.start_s)} to {words.duration(stint.end_s)}"
     reason = f": {stint.reason}" if stint.reason else ""
-    outcome = "lost its seat" if stint.outcome == LOST else stint.outcome
+    outcome = {LOST: "lost its seat", MOVED: "moved"}.get(stint.outcome, stint.outcome)
     return f"{look.text(facts.trial_name(stint.number))}<br>{when}<br>{look.text(outcome + reason)}"

@@ -1,0 +1,88 @@
+"""Keeps as many pools as the desk wants: starts their launchers, sees them end, and tells the desk which nodes go.
+
+A thread of the driver. It decides nothing: the desk says what to open and what to take back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private.state import state as cluster_state
+
+from pharos.sweep.pool import PoolFailure
+
+POLL_S = 0.5
+
+Launch = Callable[[str, Sequence[str]], Any]
+"""Starts the launcher of a pool by its name, away from some nodes; returns Ray's reference to its outcome."""
+
+
+class PoolKeeper:
+    """The launchers of a sweep's pools. error: what ended the keeping, where nobody had asked for that."""
+
+    def __init__(self, desk: Any, launch: Launch) -> None:
+        self._desk, self._launch = desk, launch
+        self._launched: dict[str, Any] = {}
+        self._over = threading.Event()
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="pharos-keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Start no pool any more, and take back those that still run."""
+        self._over.set()
+        self._thread.join()
+        for launched in self._launched.values():
+            ray.cancel(launched)
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until every pool that was started has ended."""
+        ray.wait(list(self._launched.values()), num_returns=max(1, len(self._launched)), timeout=timeout_s)
+
+    def _run(self) -> None:
+        try:
+            while not self._over.is_set():
+                self._tend()
+                self._over.wait(POLL_S)
+        except Exception as error:  # the driver raises it: a sweep without its keeper would wait for ever
+            self.error = error
+
+    def _tend(self) -> None:
+        for name, launched in list(self._launched.items()):
+            if ray.wait([launched], timeout=0)[0]:
+                del self._launched[name]
+                failure = _outcome(launched)
+                reason, ranks = (None, ()) if failure is None else (failure.reason, failure.ranks)
+                ray.get(self._desk.pool_ended.remote(name, reason, ranks))
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        orders = ray.get(self._desk.staffing.remote(nodes=nodes, draining=cluster_state.get_draining_nodes() or {}))
+        for name in orders.open:
+            self._launched[name] = self._launch(name, orders.avoided)
+        for name in orders.cancel:
+            ray.cancel(self._launched[name])
+
+
+@contextmanager
+def keeping(desk: Any, launch: Launch) -> Iterator[PoolKeeper]:
+    """While it is open, the pools that the desk wants are there; on leaving, none is."""
+    keeper = PoolKeeper(desk, launch)
+    keeper.start()
+    try:
+        yield keeper
+    finally:
+        keeper.stop()
+
+
+def _outcome(launched: Any) -> PoolFailure | None:
+    """How a launcher ended: as it says, or with the reason for which it could not say anything."""
+    try:
+        outcome: PoolFailure | None = ray.get(launched)
+    except ray.exceptions.RayError as error:
+        return PoolFailure(reason=f"its launcher was lost: {type(error).__name__}")
+    return outcome
