@@ -58,7 +58,8 @@ class SimulatedPool:
         for eviction in orders.evict:
             del self.live[eviction.seat]
         for admission in orders.admit:
-            self.live[admission.seat] = (admission.trial.number, 0)
+            done = 0 if admission.checkpoint is None else int(admission.checkpoint.rsplit("-", 1)[1])
+            self.live[admission.seat] = (admission.trial.number, done)
         for seat, (number, step) in self.live.items():
             self.live[seat] = (number, step + STEPS_OF_ROUND)
 
@@ -153,7 +154,13 @@ def measure(*, num_trials: int, num_pools: int) -> Row:
 
 async def _sweep(log_of_it: EventLog, *, num_trials: int, num_pools: int) -> Sequence[SimulatedPool]:
     """Plain coroutines stand where Ray Tune's proxies would: as many as there are seats, each one trial at a time."""
-    spec = a_spec(max_steps=NUM_STEPS, num_trials=num_trials)
+    pools_of_spec = {
+        "workers": WORKERS,
+        "seats_per_worker": SEATS_PER_WORKER,
+        "count": {"min": 1, "max": num_pools},
+        "worker_memory_gb": 8,
+    }
+    spec = a_spec(max_steps=NUM_STEPS, num_trials=num_trials, pool=pools_of_spec)
     plan = a_plan(spec, rungs=RUNGS, report_every=STEPS_OF_ROUND, num_seats=NUM_SEATS, base_key="key")
     desk = Desk(spec, plan, log_of_it, patience=Patience(refill_s=60, idle_s=60))
     await desk.open(digests={}, versions={}, spec_json={})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -36,11 +36,13 @@ KINDS = ("worker", "node", "controller", "desk", "driver")
 TITLES = {"worker": "RayTrainWorker", "controller": "TrainController", "desk": "ray::Desk"}
 """How Ray names the processes; a driver and a node are processes that were started here."""
 NUM_TRIALS, NUM_STEPS, REPORT_EVERY = 12, 40, 8
+ONE_POOL_OVER_TWO_NODES = {"workers": 2, "seats_per_worker": 2, "sharding": "zero3", "count": 1}
+TWO_POOLS = {"workers": 1, "seats_per_worker": 2, "count": 2}
 PATIENCE_S = 300
 MAX_SESSIONS = 12
 
 
-def sections_for_kills(**pool: Any) -> dict[str, Any]:
+def sections_for_kills(pool: Mapping[str, Any]) -> dict[str, Any]:
     """Twelve trials without halving, at rates at which a curve reproduces itself; batches of two clocks and of four."""
     search = spec_fields()["search"] | {"num_trials": NUM_TRIALS, "halving": {"enabled": False}}
     search["space"] = search["space"] | {
@@ -53,7 +55,7 @@ def sections_for_kills(**pool: Any) -> dict[str, Any]:
         "optim": spec_fields()["optim"] | {"learning_rate": 2e-3},
         "test": {"generate": False},
         "register": {"enabled": False},
-        "pool": {"workers": 2, "seats_per_worker": 2, "sharding": "zero3", "max_restarts": 10} | pool,
+        "pool": {"max_restarts": 10, **pool},
     }
 
 
@@ -76,7 +78,7 @@ def seeded_kills(number: int, seed: int) -> list[Kill]:
 
 @dataclass(slots=True, kw_only=True)
 class Killed:
-    """A kill that happened. back_s: until a pool had come back and finished a round; none: nothing was left to do.
+    """A kill that happened. back_s: until what was killed worked again; none: nothing was left to do.
 
     ended: exit code and last words of the command, where the kill made it end, and num_said the lines that it said.
     """
@@ -153,8 +155,8 @@ class KilledSweep:
                 return
             kill(sorted(victims)[0])
         self.kills.append(killed)
-        self._wait_for(lambda: self._is_back_after(killed.at_event), "no pool came back")
-        if self._is_back_after(killed.at_event):
+        self._wait_for(lambda: self._is_back_after(killed), "no pool came back")
+        if self._is_back_after(killed):
             killed.back_s = round(monotonic() - began_s, 1)
 
     def _workers_of(self, node: str) -> bool:
@@ -172,8 +174,11 @@ class KilledSweep:
 
         wait_until(is_there, f"{complaint}: {self.kills}", timeout_s=PATIENCE_S)
 
-    def _is_back_after(self, at_event: int) -> bool:
-        kinds = [event.kind for event in self.place.events()[at_event:]]
+    def _is_back_after(self, killed: Killed) -> bool:
+        """Whether what was killed works again: a pool that came has finished a round, or the desk has written one."""
+        kinds = [event.kind for event in self.place.events()[killed.at_event :]]
+        if killed.kill.what == "desk":
+            return "round_finished" in kinds
         return "pool_opened" in kinds and "round_finished" in kinds[kinds.index("pool_opened") :]
 
     def _note_end(self, session: Session) -> None:

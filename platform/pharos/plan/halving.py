@@ -44,8 +44,6 @@ def decide(
     rung goes on, and so do the trials in `exempt`, whatever their rank. rung: its clocks, to be named in the reason.
     losses, history_losses: eval losses beside the scores, which tell equal shares apart.
     """
-    if not arrivals:  # as after most rounds: the whole history would be ranked for nothing
-        return []
     places = {
         number: (place(metric, score, (losses or {}).get(number)), 1, number) for number, score in arrivals.items()
     }
