@@ -17,14 +17,14 @@ from tests.support.small_sweep import Workplace, spec_fields, wait_until
 
 from pharos.plan.events import Event, PoolClosed, PoolLost, PoolOpened, RoundFinished, TrialEnded, TrialReported
 
-NUM_TRIALS, NUM_STEPS, REPORT_EVERY = 4, 360, 180
+NUM_TRIALS, NUM_STEPS, REPORT_EVERY = 4, 720, 180
 NOTICE_S = 30
 INTO_ROUND = 0.6
 """Of a round's clocks, how many are done when the node learns of its end, or ends."""
 
 
 def sections_for_preemption() -> dict[str, Any]:
-    """Four trials of two rounds each, one micro-batch a step: all are in the middle of a round when the node goes."""
+    """Four trials of four rounds each, one micro-batch a step: all are in the middle of a round when the node goes."""
     search = {
         "num_trials": NUM_TRIALS,
         "halving": {"enabled": False},
@@ -44,13 +44,15 @@ def sections_for_preemption() -> dict[str, Any]:
 class Taken:
     """A node that went. noticed_s, gone_s: seconds since the epoch; equal where there was no notice.
 
-    saved_s: from the notice until every trial that trained had a newer checkpoint; none: none was written.
+    saved_s: from the notice until every trial that trained had a newer checkpoint; none: none was written. saved_at:
+    the step of that checkpoint, which is none of a whole round's where the pool heeded the notice.
     redone: steps of all trials together that were done and had to be done again, steps at risk: that a round holds.
     """
 
     noticed_s: float
     gone_s: float
     saved_s: float | None
+    saved_at: int | None
     redone: float
     at_risk: int
 
@@ -79,10 +81,12 @@ def take_a_node(place: Workplace, cluster: RayCluster, *, with_notice: bool) -> 
     assert session.returncode == 0, session.said
     events = place.events()
     assert sorted(event.number for event in events if isinstance(event, TrialEnded)) == list(range(NUM_TRIALS))
+    saved = first_report_of_pool(events, noticed_s)
     return Taken(
         noticed_s=noticed_s,
         gone_s=gone_s,
-        saved_s=saved_s(events, noticed_s),
+        saved_s=None if saved is None else saved.time_s - noticed_s,
+        saved_at=None if saved is None else saved.step,
         redone=redone_steps(events, noticed_s=noticed_s, gone_s=gone_s, clock_s=clock_s),
         at_risk=NUM_TRIALS * REPORT_EVERY,
     )
@@ -96,13 +100,14 @@ def first_round(events: Sequence[Event]) -> RoundFinished:
     return next(event for event in events if isinstance(event, RoundFinished))
 
 
-def saved_s(events: Sequence[Event], noticed_s: float) -> float | None:
-    """Seconds from the notice to the first report after it."""
-    reports = [event.time_s for event in events if isinstance(event, TrialReported) and event.time_s >= noticed_s]
-    opened = [event.time_s for event in events if isinstance(event, PoolOpened) and event.time_s >= noticed_s]
-    if not reports or (opened and min(reports) > min(opened)):
-        return None
-    return min(reports) - noticed_s
+def first_report_of_pool(events: Sequence[Event], noticed_s: float) -> TrialReported | None:
+    """The first report after the notice that is of the pool that was there then; none where it was lost unheard."""
+    for event in events:
+        if event.time_s >= noticed_s and isinstance(event, PoolOpened | PoolLost):
+            return None
+        if event.time_s >= noticed_s and isinstance(event, TrialReported):
+            return event
+    return None
 
 
 def redone_steps(events: Sequence[Event], *, noticed_s: float, gone_s: float, clock_s: float) -> float:

@@ -8,7 +8,7 @@ from math import inf
 
 from tests.support.kills import KINDS, most_behind, most_repeated, seeded_kills
 from tests.support.plans import HYPERPARAMETERS
-from tests.support.preemption import NUM_TRIALS, REPORT_EVERY, redone_steps, saved_s
+from tests.support.preemption import NUM_TRIALS, REPORT_EVERY, first_report_of_pool, redone_steps
 
 from pharos.plan.events import (
     Event,
@@ -87,7 +87,9 @@ def test_a_pool_that_leaves_a_node_before_it_goes_does_nothing_again() -> None:
     left = PoolLost(pool="pool-0", reason="its node ends", trials=(0,), time_s=22.0)
     events = numbered([finished(10.0), reported([1, 2], time_s=21.0), left, finished(40.0)])
     assert redone_steps(events, noticed_s=20.0, gone_s=50.0, clock_s=0.1) == 0.0
-    assert saved_s(events, 20.0) == 1.0
+    saved = first_report_of_pool(events, 20.0)
+    assert saved is not None
+    assert (saved.time_s, saved.step) == (21.0, 2)
 
 
 def test_a_pool_that_stays_until_its_node_goes_does_again_what_it_did_since_its_last_report() -> None:
@@ -95,4 +97,4 @@ def test_a_pool_that_stays_until_its_node_goes_does_again_what_it_did_since_its_
     events = numbered([finished(10.0), opened, reported([1, 2], time_s=70.0), finished(70.0)])
     assert redone_steps(events, noticed_s=20.0, gone_s=20.0, clock_s=0.1) == NUM_TRIALS * 100
     assert redone_steps(events, noticed_s=20.0, gone_s=inf, clock_s=0.1) == NUM_TRIALS * REPORT_EVERY
-    assert saved_s(events, 20.0) is None, "a report after the pool came back is none of before"
+    assert first_report_of_pool(events, 20.0) is None, "a report after the pool came back is none of before"
