@@ -13,7 +13,7 @@ from tests.support.small_sweep import Workplace, spec_fields, wait_until
 from pharos.plan.events import PoolOpened, TrialEnded
 
 NUM_TRIALS, MAX_NODES = 12, 4
-PATIENCE_S = 420
+PATIENCE_S = 600
 AFTER_IDLE_S = 60
 
 
@@ -26,7 +26,7 @@ def sections_for_growing() -> dict[str, Any]:
     }
     return {
         "search": search,
-        "train": {"max_steps": 800, "batch_size": 4, "micro_batch_size": 4, "report_every": 100},
+        "train": {"max_steps": 500, "batch_size": 4, "micro_batch_size": 4, "report_every": 100},
         "optim": spec_fields()["optim"] | {"learning_rate": 2e-4},
         "test": {"generate": False},
         "register": {"enabled": False},
