@@ -12,12 +12,15 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psutil
 import ray
 
 from pharos.errors import ClusterError
 from pharos.sweep.names import NAMESPACE
+
+logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Pools exchange small values only; Ray's default would take a third of the memory."""
@@ -79,6 +82,8 @@ def ray_session(
         check_address(address)
         arguments["address"] = address
     not_of_ray = set(psutil.Process().children(recursive=True))
+    # Ray prints what its daemons say of lost workers, whatever log_to_driver says; the event log tells that in our words.
+    ray._private.worker.print_to_stdstream = _note
     try:
         ray.init(**arguments)
     except Exception as error:
@@ -100,6 +105,23 @@ def worker_environment(*, gpus: bool, threads_per_worker: int) -> dict[str, str]
     threads = {"OMP_NUM_THREADS": str(threads_per_worker)}
     networks = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
     return WORKER | threads | networks | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
+
+
+def logs_directory() -> str:
+    """Where Ray keeps the logs of this cluster's processes, the same path on every node."""
+    return str(ray._private.worker.global_worker.node.get_logs_dir_path())
+
+
+def refuse_second_actor(actor: str, key: str) -> None:
+    """Raise ClusterError where the cluster has an actor of this name: another sweep, from another storage."""
+    try:
+        ray.get_actor(actor, namespace=NAMESPACE)
+    except ValueError:
+        return
+    raise ClusterError(
+        f"{key} is the name of a sweep that runs on this cluster already, from another storage. "
+        "Wait for it, stop it, or give this one another name."
+    )
 
 
 def end_processes(processes: Iterable[psutil.Process]) -> None:
@@ -138,6 +160,12 @@ def check_address(address: str) -> None:
             f"--address={address} does not answer ({error}). Start the cluster, correct the address (or RAY_ADDRESS), "
             "or leave it out to start Ray on this machine."
         ) from error
+
+
+def _note(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """A message of Ray's daemons, for whoever turns debugging on."""
+    del ignore_prefix
+    logger.debug("%s: %s", data.get("pid"), "\n".join(data["lines"]))
 
 
 def _first_line(error: BaseException) -> str:
