@@ -96,8 +96,6 @@ def _config(
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
             "use_node_id_as_ip": True,
-            # Otherwise nodes that are being made are not counted, and one too many comes and goes.
-            "foreground_node_launch": True,
         },
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
