@@ -15,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.support.command_line import Pharos
     from tests.support.mlflow_server import Server
+    from tests.support.object_store import Bucket
 
 os.environ.update(
     # Two workers on two cores: more threads than cores is slower by an order, and sums would differ between machines.
@@ -53,6 +54,29 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Bucket]:
+    """An object store on loopback, for every test that wants one."""
+    from tests.support.object_store import s3_server
+
+    with s3_server() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(s3_server: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
+    """A bucket that this test has for itself, with its credentials, and a user's cache that is empty."""
+    from dataclasses import replace
+    from uuid import uuid4
+
+    from tests.support.object_store import CREDENTIALS
+
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PHAROS_CACHE", str(tmp_path / "user-cache"))
+    return replace(s3_server, prefix=uuid4().hex)
 
 
 @pytest.fixture

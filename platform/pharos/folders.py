@@ -33,3 +33,10 @@ def write_folder(folder: Path, write: Callable[[Path], object], *, is_whole: Cal
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def user_cache() -> Path:
+    """What this machine keeps between sweeps: $PHAROS_CACHE, else below the user's cache directory."""
+    if (own := os.environ.get("PHAROS_CACHE")) is not None:
+        return Path(own).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).absolute() / "pharos"

@@ -11,6 +11,7 @@
     evaluation          answers and losses of `pharos eval`, against plain transformers
     quickstart_quality  what the quickstart finds, and in which time
     merge               an adapter merged into a 4 GB base: memory, and time against copying the files
+    checkpoints         a trial's checkpoint: flushed to the disk, and brought to an object store
     gpu                 an 8B-shaped model on one GPU
     desk                the desk's own work for 1,000 simulated trials over 16 simulated pools
 
@@ -47,6 +48,7 @@ NAMES = (
     "evaluation",
     "quickstart_quality",
     "merge",
+    "checkpoints",
     "gpu",
     "desk",
 )

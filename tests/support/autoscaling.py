@@ -73,6 +73,7 @@ def autoscaling_cluster(
             place.environment["RAY_ADDRESS"] = address
             cluster = AutoscalingCluster(place=place, address=address, idle_timeout_s=idle_timeout_s)
             wait_until(lambda: cluster.num_workers() >= min_workers, "the first nodes did not come")
+            del cluster.seen[:-1]
             yield cluster
         finally:
             place.end_everything()

@@ -90,9 +90,9 @@ def cluster_in_namespaces(place: Workplace, *, rate: str) -> Iterator[Sequence[N
         address = f"{head.address}:{PORT}"
         try:
             first = ("--head", f"--node-ip-address={head.address}", f"--port={PORT}", f"--temp-dir={directory}")
-            start_node(place, place.root / "head.log", *first, within=head.command())
+            start_node(place, place.root / "head.log", *first, under=head.command())
             second = (f"--address={address}", f"--node-ip-address={other.address}")
-            start_node(place, place.root / "node.log", *second, within=other.command())
+            start_node(place, place.root / "node.log", *second, under=other.command())
             place.environment["RAY_ADDRESS"] = address
             place.within = head.command()
             yield nodes

@@ -15,17 +15,17 @@ START_S = 120
 
 
 def start_node(
-    place: Workplace, log: Path, *arguments: str, num_cpus: float = 1, within: Sequence[str] = ()
+    place: Workplace, log: Path, *arguments: str, num_cpus: float = 1, under: Sequence[str] = ()
 ) -> subprocess.Popen[str]:
-    """`ray start`, in the foreground, so that ending it ends the node. within: what runs a command on another machine.
+    """`ray start`, in the foreground, so that ending it ends the node. under: a command that is to start it.
 
     It is one of the place's processes: `place.end_everything` ends it, and whatever it started.
     """
     ray = str(Path(sys.executable).with_name("ray"))
-    command = [ray, "start", f"--num-cpus={num_cpus:g}", "--disable-usage-stats", "--block"]
+    command = [*under, ray, "start", f"--num-cpus={num_cpus:g}", "--disable-usage-stats", "--block"]
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [*within, *command, *arguments],
+            [*command, *arguments],
             cwd=place.root,
             env=place.environment,
             stdout=stream,

@@ -32,6 +32,12 @@ def assert_whole(record: dict[str, Any]) -> None:
         assert math.isfinite(target["measured"])
 
 
+def test_checkpoints_are_timed_on_a_disk_and_at_a_store(tmp_path: Path) -> None:
+    record = measured("checkpoints", tmp_path)
+    assert_whole(record)
+    assert [set(row) >= {"flushed s", "unflushed s", "store s"} for row in record["tables"][0]["rows"]] == [True]
+
+
 def test_fusion_times_every_way_and_finds_the_same_trials(tmp_path: Path) -> None:
     record = measured("fusion", tmp_path)
     assert_whole(record)

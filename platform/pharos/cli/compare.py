@@ -95,11 +95,10 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow on loopback.")] = 5000,
 ) -> None:
     """Open MLflow on the sweeps of a storage, until Ctrl-C. Of a server, say where it is."""
-    from pharos.plan.paths import tracking_uri_of
-    from pharos.track.mlflow_client import is_there, shown
+    from pharos.track.mlflow_client import is_there, registry_of, shown
     from pharos.track.mlflow_server import LOOPBACK, check_answers, check_port, mlflow_server
 
-    uri = tracking_uri or tracking_uri_of(storage.absolute())
+    uri = tracking_uri or registry_of(storage.absolute())
     if uri.startswith(("http:", "https:")):
         check_answers(uri)
         typer.echo(f"{shown(uri)}  MLflow, already running: open this address in a browser")

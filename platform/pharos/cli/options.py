@@ -17,13 +17,40 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field: --set optim.learning_rate=1e-4. Repeatable."),
 ]
-Storage = Annotated[Path | None, typer.Option(help="Directory of the sweep's state (default: the spec's).")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|URI",
+        help="Where its state lies: a directory, or s3://bucket/prefix (default: the spec's).",
+    ),
+]
 TrackingUri = Annotated[str | None, typer.Option(help="MLflow tracking URI (default: the spec's, else SQLite).")]
 SweepName = Annotated[
     str, typer.Argument(metavar="SWEEP", help="A sweep's name in the storage, or its directory.", show_default=False)
 ]
 STORAGE = Path(SweepSpec.model_fields["storage"].default)
-SweepStorage = Annotated[Path, typer.Option(help="Directory that holds the state of sweeps.")]
+
+
+def read_storage(storage: str | Path) -> Path:
+    """The directory in which a storage is read: of an object store its mirror here, once the store has answered."""
+    if "://" not in str(storage):
+        return Path(storage)
+    from pharos.store.mirror import local_storage, mirrored
+
+    directory = local_storage(storage)
+    if (place := mirrored(directory)) is not None:
+        place.store.check()
+    return directory
+
+
+SweepStorage = Annotated[
+    Path,
+    typer.Option(
+        parser=read_storage,
+        metavar="DIR|URI",
+        help="Where the state of sweeps lies: a directory, or s3://bucket/prefix.",
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster (default: start Ray on this machine)."),
@@ -33,25 +60,25 @@ DashboardPort = Annotated[int | None, typer.Option(help="Port of Ray's dashboard
 
 def typed_again(storage: Path, tracking_uri: str | None = None) -> list[str]:
     """The options that a suggested command needs to find what this one found."""
-    options = [] if storage.absolute() == STORAGE.absolute() else ["--storage", str(storage)]
+    from pharos.store.mirror import typed_storage
+
+    options = [] if storage.absolute() == STORAGE.absolute() else ["--storage", typed_storage(storage)]
     return options if tracking_uri is None else [*options, "--tracking-uri", tracking_uri]
 
 
-def load(spec: Path, overrides: list[str] | None, storage: Path | None, tracking_uri: str | None) -> SweepSpec:
+def load(spec: Path, overrides: list[str] | None, storage: str | None, tracking_uri: str | None) -> SweepSpec:
     from pharos.spec.load import load_spec
 
     loaded = load_spec(spec, overrides or ())
     if storage is not None:
-        loaded = loaded.model_copy(update={"storage": str(storage)})
+        loaded = loaded.model_copy(update={"storage": storage})
     if tracking_uri is not None:
         loaded = loaded.model_copy(update={"tracking": loaded.tracking.model_copy(update={"uri": tracking_uri})})
     return loaded
 
 
 @contextmanager
-def places_of(
-    spec: Path, overrides: list[str] | None, storage: Path | None, tracking_uri: str | None
-) -> Iterator[None]:
+def places_of(spec: Path, overrides: list[str] | None, storage: str | None, tracking_uri: str | None) -> Iterator[None]:
     """Say of a value that turned out not to work where it was written, as of one that the file's checks refuse."""
     from pharos.spec.load import located, written_places
 

@@ -47,14 +47,14 @@ def promote(
         raise UserError(f"--margin {margin:g}: it must be more than 0, in units of loss: 0.01 allows 0.01 more.")
     from pharos import console
     from pharos.handover.promotion import promote as run
-    from pharos.plan.paths import tracking_uri_of
+    from pharos.track.mlflow_client import registry_of
 
     storage = storage.absolute()
     with console.told() as progress:
         outcome = run(
             model,
             storage=storage,
-            tracking_uri=tracking_uri or tracking_uri_of(storage),
+            tracking_uri=tracking_uri or registry_of(storage),
             margin=margin,
             force_reason=reason,
             base=base,
@@ -76,14 +76,14 @@ def rollback(
     _check_reason(reason)
     from pharos import console
     from pharos.handover.promotion import rollback as run
-    from pharos.plan.paths import tracking_uri_of
+    from pharos.track.mlflow_client import registry_of
 
     storage = storage.absolute()
     with console.told() as progress:
         outcome = run(
             model,
             storage=storage,
-            tracking_uri=tracking_uri or tracking_uri_of(storage),
+            tracking_uri=tracking_uri or registry_of(storage),
             reason=reason,
             progress=progress,
         )
@@ -102,12 +102,12 @@ def models(
 ) -> None:
     """List registered models: versions, aliases, metrics, who promoted them and why; of one version its lineage."""
     from pharos import console
-    from pharos.plan.paths import tracking_uri_of
+    from pharos.track.mlflow_client import registry_of
     from pharos.track.model_list import list_models
     from pharos.track.model_versions import find_version
 
     storage = storage.absolute()
-    uri = tracking_uri or tracking_uri_of(storage)
+    uri = tracking_uri or registry_of(storage)
     written = (model or "").removeprefix("models:/")
     one = VERSION.fullmatch(written)
     if one is None:

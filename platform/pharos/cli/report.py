@@ -21,12 +21,14 @@ def report(
     """Write a sweep's page, also of one that runs or was stopped: curves, rungs, seats, leaderboard, in one file."""
     from pharos.plan import words
     from pharos.plan.paths import SweepPaths
+    from pharos.store.mirror import push_file
     from pharos.sweep.result_file import write_report_of
     from pharos.track.sweeps import find_sweep
 
     directory = find_sweep(sweep, storage)
     path = (output or SweepPaths(directory.parent, directory.name).report).absolute()
     ledger = write_report_of(directory, path)
+    push_file(path)
     trials = words.plural(len(ledger.trials), "trial")
     if ledger.ended is None:
         typer.echo(f"{directory.name}  no end in its log: it runs, or was interrupted; {trials} so far")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +51,7 @@ def _say(done: Rerun, storage: Path) -> None:
     )
     if done.is_same:
         typer.echo(f"the same: {done.trial} again, within {TOLERANCE:g} over its first {done.held_steps} steps")
-        where = "".join(f" {word}" for word in typed_again(storage))
+        where = "".join(f" {shlex.quote(word)}" for word in typed_again(storage))
         verb = "rerun" if len(done.first) < done.num_steps else "export"
         output = "" if verb == "rerun" else f" --output {done.trial}-model"
         typer.echo(f"next:     pharos {verb} {done.trial}{output}{where}  (nothing was kept of this run)")

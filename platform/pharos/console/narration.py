@@ -77,6 +77,9 @@ def _line(event: ev.Event, ledger: Ledger) -> Line | None:
             text = f"{_name(event.number)} {state} at step {event.step}{scored}: {event.reason}"
         case ev.WinnerConfirmed():
             text = f"confirmed under {len(event.seeds)} further seeds: {_name(event.winner)} is best on their average"
+        case ev.AdaptersRemoved():
+            text = f"adapters of {words.plural(len(event.numbers), 'trial')} deleted ({event.reason}): "
+            text += ", ".join(_name(number) for number in event.numbers)
         case ev.TestScored():
             told = ", ".join(f"{name} {words.metric(name, number)}" for name, number in event.metrics.items())
             text = f"test rows, {'untrained base' if event.number < 0 else _name(event.number)}: {told}"

@@ -30,6 +30,7 @@ from pharos.folders import write_folder
 from pharos.plan.exchange import HeldOut, Split
 from pharos.plan.facts import DataFacts
 from pharos.spec.model import DataSpec
+from pharos.store.mirror import fetch_folder
 
 __all__ = ["PreparedData", "TokenRows", "load_prepared", "open_prompts", "open_split", "prepare"]
 
@@ -58,6 +59,7 @@ def prepare(spec: DataSpec, *, root: Path, tokenizer_dir: Path, tokenizer_digest
     """
     recipe = recipe_of(spec, root=root, tokenizer_dir=tokenizer_dir, tokenizer_digest=tokenizer_digest)
     directory = cache_dir / recipe.digest
+    fetch_folder(directory)  # of an object store: what another machine has prepared
     if not is_prepared(directory, spec):
         write_folder(
             directory,

@@ -16,6 +16,7 @@ READ_ERRORS = (OSError, EOFError, zlib.error, ValueError)
 """What reading a file can raise that is damaged, cut off or out of reach (pyarrow's errors are ValueErrors)."""
 COMPRESSED_SUFFIXES = (".gz", ".zst")
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+REMOTE_BUFFER_BYTES = 2**20
 ARROW_SCHEMES = ("s3", "gs", "gcs", "hdfs", "abfs", "abfss")
 """What pyarrow reaches by itself; other URIs need fsspec's package for them."""
 
@@ -70,7 +71,10 @@ def open_raw(location: str) -> BinaryIO:
     if not is_uri(location):
         return Path(location).open("rb")
     files, path = _file_system(location)
-    return files.open(path, "rb")
+    if location.partition("://")[0] not in ARROW_SCHEMES:
+        return cast(BinaryIO, files.open(path, "rb"))
+    # A file of pyarrow's reads a line byte by byte, and each byte is a request to the store.
+    return io.BufferedReader(files.fs.open_input_file(path), REMOTE_BUFFER_BYTES)
 
 
 def _file_system(uri: str) -> tuple[Any, str]:

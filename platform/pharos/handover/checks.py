@@ -6,7 +6,6 @@ the checks need and cannot find (a base that moved, prepared rows that are gone)
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from pharos.errors import HandOverError, ModelError
 from pharos.model.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pharos.model.base_files import read_json_object
 from pharos.model.facts import TOKENIZER_FILES, directory_digest
-from pharos.model.merge import MANIFEST, verify_manifest
+from pharos.model.merge import MANIFEST, adapter_digest, verify_manifest
 from pharos.model.parity import Parity, check_parity
+from pharos.store.mirror import fetch_folder, local_storage
 from pharos.track.model_versions import ADAPTER, FoundVersion, version_folder
 
 NUM_PARITY_ROWS = 16
@@ -82,11 +82,11 @@ def data_folder(found: FoundVersion, storage: Path) -> Path:
     digest = found.tags.get("pharos.digest.data", "")
     storages = [
         storage,
-        *([Path(found.tags["pharos.origin.storage"])] if "pharos.origin.storage" in found.tags else []),
+        *([local_storage(found.tags["pharos.origin.storage"])] if "pharos.origin.storage" in found.tags else []),
     ]
     for place in storages:
         folder = place / "cache" / digest
-        if digest and (folder / "manifest.json").is_file():
+        if digest and fetch_folder(folder) and (folder / "manifest.json").is_file():
             load_prepared(folder)
             return folder
     raise ModelError(
@@ -127,12 +127,10 @@ def chat_template(directory: Path) -> bytes | None:
 
 
 def _check_adapter(found: FoundVersion, adapter: Path, manifest: dict[str, Any]) -> None:
-    digest = hashlib.sha256()
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (adapter / name).is_file():
             raise HandOverError(f"{found.shown}: {adapter / name} is missing, so its merge cannot be checked.")
-        digest.update((adapter / name).read_bytes())
-    if digest.hexdigest()[:16] != manifest.get("adapter_digest"):
+    if adapter_digest(adapter) != manifest.get("adapter_digest"):
         raise HandOverError(
             f"{found.shown}: the adapter in {adapter} is not the one that was merged, by the digest in {MANIFEST}."
         )
@@ -144,7 +142,7 @@ def _base_folder(found: FoundVersion, adapter: Path, digest: str, storage: Path,
     named = [Path(str(written))] if written else []
     named += [Path(found.tags["pharos.origin.base_directory"])] if "pharos.origin.base_directory" in found.tags else []
     places = [base] if base else [*named, *(storage / "cache" / place.name for place in named)]
-    there = [place for place in dict.fromkeys(places) if (place / "config.json").is_file()]
+    there = [place for place in dict.fromkeys(places) if fetch_folder(place) and (place / "config.json").is_file()]
     for place in there:
         if directory_digest(place) == digest:
             return place.absolute()

@@ -27,7 +27,8 @@ from pharos.plan.ledger import Ledger
 from pharos.plan.paths import SweepPaths
 from pharos.spec.load import load_spec
 from pharos.spec.model import DataSpec, SweepSpec
-from pharos.track.event_log import EventLog
+from pharos.store.mirror import fetch_folder, typed_storage
+from pharos.track.sweeps import log_of, sweeps_in
 
 SPLIT = re.compile(r"(.+):(eval|test)")
 MAX = "data.max_length="
@@ -69,10 +70,10 @@ def eval_rows(data: str, found: FoundModel, *, storage: Path, wishes: Wishes) ->
         return _of_spec(data, Path(name), split, found, wishes)
     directory = sweep_directory(name, storage)
     if directory is None:
-        sweeps = sorted(path.parent.name for path in storage.glob("*/events"))
+        sweeps = sweeps_in(storage)
         near = difflib.get_close_matches(name, sweeps, n=1)
         hint = f"Did you mean {near[0]}:{split}?" if near else f"There is: {', '.join(sweeps) or 'none'}."
-        raise DataError(f"DATA={data}: there is no sweep {name} in {storage}. {hint}")
+        raise DataError(f"DATA={data}: there is no sweep {name} in {typed_storage(storage)}. {hint}")
     return _of_sweep(data, directory, split, found, storage, wishes)
 
 
@@ -115,11 +116,13 @@ def _of_sweep(data: str, directory: Path, split: HeldOut, found: FoundModel, sto
     for option, value in (("--template", wishes.template), ("--max-length", wishes.max_length)):
         if value is not None:
             raise DataError(f"{option} {value}: {data} are rows that are prepared already. {instead}.")
-    started = Ledger.of(EventLog(directory / "events").read()).started
+    started = Ledger.of(log_of(directory).read()).started
     if started is None:
         raise DataError(f"DATA={data}: the sweep has not begun yet, it has no rows.")
     places = [SweepPaths(place, started.sweep).cache / started.digests["data"] for place in (directory.parent, storage)]
-    prepared_dir = next((place for place in places if (place / "manifest.json").is_file()), None)
+    prepared_dir = next(
+        (place for place in places if fetch_folder(place) and (place / "manifest.json").is_file()), None
+    )
     if prepared_dir is None:
         raise DataError(f"DATA={data}: its rows should be in {places[0]}, which is not there. {instead}.")
     base_dir = base_of_sweep(directory, storage)

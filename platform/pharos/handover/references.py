@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,19 @@ from pharos.model.base import TINY, check_base
 from pharos.model.base_files import read_json_object
 from pharos.model.facts import directory_digest
 from pharos.plan.ledger import Ledger, TrialRecord
-from pharos.plan.paths import tracking_uri_of
 from pharos.plan.trial import Repeat, trial_name
-from pharos.track.event_log import EventLog
+from pharos.store.mirror import (
+    fetch_checkpoint,
+    fetch_folder,
+    fetch_segments,
+    fetched_file,
+    folders_of,
+    mirrored,
+    typed_storage,
+)
+from pharos.track.mlflow_client import registry_of
 from pharos.track.model_versions import FoundVersion, find_version, version_folder
+from pharos.track.sweeps import log_of, sweeps_in
 
 REGISTRY_URI = "models:/"
 ALIAS = re.compile(r"([^@/]+)@([^@/]+)")
@@ -58,7 +68,12 @@ class FoundModel:
 
 
 def find_model(
-    reference: str, *, storage: Path, tracking_uri: str | None = None, base: Path | None = None
+    reference: str,
+    *,
+    storage: Path,
+    tracking_uri: str | None = None,
+    base: Path | None = None,
+    needs_adapter: bool = True,
 ) -> FoundModel:
     """The model that a person names.
 
@@ -67,6 +82,7 @@ def find_model(
             are kept.
         tracking_uri: of the registry, none: the SQLite store in the storage.
         base: of an adapter, or of a trial whose base has moved.
+        needs_adapter: of a trial; if not, one whose adapter was deleted is found too, without it.
 
     Raises ModelError, with the nearest name and what there is, where nothing is found or its base is not the one that
     it was trained on; BaseModelError for a directory that holds no whole model; TrackingError for a store that is away.
@@ -78,7 +94,7 @@ def find_model(
         return _in_directory(reference, directory.absolute(), base)
     aliased, numbered = ALIAS.fullmatch(written), VERSION.fullmatch(written)
     if aliased or numbered:
-        uri = tracking_uri or tracking_uri_of(storage)
+        uri = tracking_uri or registry_of(storage)
         found = find_version(
             uri,
             (aliased or numbered)[1],  # type: ignore[index]
@@ -96,13 +112,14 @@ def find_model(
             number = int(trial[2])
             if trial[3] is not None:
                 number = Repeat(of=number, seed=int(trial[3])).number
-            return _of_trial(sweep_dir, number, storage, base)
+            return _of_trial(sweep_dir, number, storage, base, needs_adapter=needs_adapter)
     raise ModelError(f"{reference}: no such model. Write {FORMS}.{_nearest(reference, storage)}")
 
 
 def sweep_directory(name: str, storage: Path) -> Path | None:
     """Where a sweep lies: below the storage, or at the path that was written."""
     for directory in (storage / name, Path(name).expanduser().absolute()):
+        fetch_segments(directory / "events")
         if (directory / "events").is_dir():
             return directory
     return None
@@ -110,12 +127,22 @@ def sweep_directory(name: str, storage: Path) -> Path | None:
 
 def base_of_sweep(sweep_dir: Path, storage: Path) -> Path | None:
     """Where the base of a sweep's trials lies, or its merged model, whose tokenizer is the same; none if neither is."""
-    for config in sorted((sweep_dir / "trials").glob("*/*/adapter_config.json")):
+    configs = sorted((sweep_dir / "trials").glob("*/*/adapter_config.json"))
+    for config in configs or _fetched_configs(sweep_dir):
         for place in _places(config.parent, [sweep_dir.parent, storage]):
-            if (place / "config.json").is_file():
+            if fetch_folder(place) and (place / "config.json").is_file():
                 return place
     merged = sweep_dir / "merged"
     return merged if (merged / "config.json").is_file() else None
+
+
+def _fetched_configs(sweep_dir: Path) -> Iterator[Path]:
+    """The same of a sweep at an object store, of which no adapter has been fetched yet."""
+    for trial in _ledger(sweep_dir).records() if mirrored(sweep_dir) else ():
+        written = Path(trial.best_checkpoint or "")
+        directory = sweep_dir / "trials" / written.parent.name / written.name
+        if trial.best_checkpoint is not None and fetch_checkpoint(directory):
+            yield directory / "adapter_config.json"
 
 
 def _in_directory(reference: str, directory: Path, base: Path | None) -> FoundModel:
@@ -159,7 +186,7 @@ def _of_version(found: FoundVersion, storage: Path, base: Path | None) -> FoundM
     )
 
 
-def _of_trial(sweep_dir: Path, number: int, storage: Path, base: Path | None) -> FoundModel:
+def _of_trial(sweep_dir: Path, number: int, storage: Path, base: Path | None, *, needs_adapter: bool) -> FoundModel:
     ledger = _ledger(sweep_dir)
     sweep = ledger.started.sweep if ledger.started else sweep_dir.name
     shown = trial_name(sweep, number)
@@ -168,10 +195,17 @@ def _of_trial(sweep_dir: Path, number: int, storage: Path, base: Path | None) ->
         numbers = sorted(ledger.trials)
         there = f"{trial_name(sweep, numbers[0])} to {trial_name(sweep, numbers[-1])}" if numbers else "no trial yet"
         raise ModelError(f"{shown}: {sweep} has no such trial. There is {there}.")
-    adapter_dir = _kept_adapter(sweep_dir, trial, shown)
+    if trial.removed and not needs_adapter:
+        adapter_dir = None
+        known = base_of_sweep(sweep_dir, storage)
+        places = [known or sweep_dir.parent / "cache"]
+    else:
+        adapter_dir = _kept_adapter(sweep_dir, trial, shown)
+        places = _places(adapter_dir, [sweep_dir.parent, storage])
     digests = ledger.started.digests if ledger.started else {}
     trusts = bool(ledger.started and ledger.started.spec.get("trust_remote_code"))
-    places = [base.absolute()] if base else _places(adapter_dir, [sweep_dir.parent, storage])
+    if base is not None:
+        places = [base.absolute()]
     template = _template_of(sweep_dir, ledger)
     return FoundModel(
         shown=shown,
@@ -188,16 +222,23 @@ def _of_trial(sweep_dir: Path, number: int, storage: Path, base: Path | None) ->
 def _template_of(sweep_dir: Path, ledger: Ledger) -> Path | None:
     """The file of the template that a sweep's rows were written with, none where it is the base's own."""
     digest = ledger.started.digests.get("data", "") if ledger.started else ""
-    template = sweep_dir.parent / "cache" / digest / CHAT_TEMPLATE
+    template = fetched_file(sweep_dir.parent / "cache" / digest / CHAT_TEMPLATE)
     return template if template.is_file() else None
 
 
 def _kept_adapter(sweep_dir: Path, trial: TrialRecord, shown: str) -> Path:
     """The checkpoint of the trial's best evaluation; below the sweep's directory, wherever that has been moved to."""
+    if trial.removed:
+        raise ModelError(
+            f"{shown}: its adapter was deleted, since others were better (keep.adapters). Its curve is kept, and "
+            "`pharos rerun` trains it again to compare. To have the adapter, train with its hyperparameters: "
+            "`pharos train SPEC --set KEY=VALUE`."
+        )
     if trial.best_checkpoint is None:
         raise ModelError(f"{shown} is {trial.state} and has kept no adapter yet: none of its evaluations is done.")
     written = Path(trial.best_checkpoint)
     moved = sweep_dir / "trials" / written.parent.name / written.name
+    fetch_checkpoint(moved)
     for directory in (moved, written):
         if (directory / "adapter_config.json").is_file():
             return directory
@@ -213,7 +254,7 @@ def _places(adapter_dir: Path, storages: list[Path]) -> list[Path]:
 
 def _base_of_trial(shown: str, places: list[Path], digest: str | None, *, trust_remote_code: bool) -> Path:
     """The first of some directories that holds the base with this digest: the one that the trial was trained on."""
-    there = [place for place in places if (place / "config.json").is_file()]
+    there = [place for place in places if fetch_folder(place) and (place / "config.json").is_file()]
     if not there:
         raise ModelError(
             f"{shown}: its base should be in {places[0]}, which holds no model. Give the directory that it is in now: "
@@ -238,25 +279,30 @@ def _check(name: str, directory: Path, *, trust_remote_code: bool = False) -> No
 
 
 def _ledger(sweep_dir: Path) -> Ledger:
-    return Ledger.of(EventLog(sweep_dir / "events").read())
+    return Ledger.of(log_of(sweep_dir).read())
 
 
 def _tiny_base(storage: Path) -> Path:
+    for name in folders_of(storage / "cache"):
+        if name.startswith("tiny-"):
+            fetch_folder(storage / "cache" / name)
     built = sorted((storage / "cache").glob("tiny-*/config.json"))
     if not built:
-        raise ModelError(f"{TINY} has not been built in {storage} yet: a sweep over it does so. Name its --storage.")
+        raise ModelError(
+            f"{TINY} has not been built in {typed_storage(storage)} yet: a sweep over it does so. Name its --storage."
+        )
     return built[-1].parent
 
 
 def _nearest(reference: str, storage: Path) -> str:
     """What there is that is called nearly so."""
-    sweeps = sorted(path.parent.name for path in storage.glob("*/events"))
+    sweeps, place = sweeps_in(storage), typed_storage(storage)
     trial = TRIAL.fullmatch(reference)
     name, ending = (trial[1], f"-{trial[2]}") if trial else (reference, "")
     if not trial and reference in sweeps:
-        return f" {reference} is a sweep of {storage}: name one of its trials, as {trial_name(reference, 0)}."
+        return f" {reference} is a sweep of {place}: name one of its trials, as {trial_name(reference, 0)}."
     near = difflib.get_close_matches(Path(name).name, sweeps, n=1)
     if near:
         return f" Did you mean {near[0]}{ending or '-0000'}?"
-    there = f"Sweeps in {storage}: {', '.join(sweeps[:10])}." if sweeps else f"{storage} holds no sweep (--storage)."
+    there = f"Sweeps in {place}: {', '.join(sweeps[:10])}." if sweeps else f"{place} holds no sweep (--storage)."
     return f" {there}"

@@ -185,6 +185,15 @@ class WinnerConfirmed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptersRemoved(Event):
+    """The checkpoints of these trials, which are at their end, are deleted, or about to be. Their curves stay."""
+
+    kind: ClassVar[str] = "adapters_removed"
+    numbers: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundFinished(Event):
     """One round of a pool: the numbers behind throughput, occupancy and the split of time."""
 
@@ -249,6 +258,7 @@ EVENT_KINDS: dict[str, type[Event]] = {
         RungDecided,
         TrialEnded,
         WinnerConfirmed,
+        AdaptersRemoved,
         RoundFinished,
         TestScored,
         ModelRegistered,

@@ -37,6 +37,8 @@ class TrialRecord:
     best_step: int | None = None
     best_checkpoint: str | None = None
     checkpoint: str | None = None
+    removed: bool = False
+    """Whether its checkpoints were deleted, since others are better."""
     test_metrics: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -148,6 +150,10 @@ class Ledger:
                 trial.pool = trial.seat = None
             case ev.WinnerConfirmed():
                 self.confirmation = event
+            case ev.AdaptersRemoved():
+                for number in event.numbers:
+                    trial = self.trials[number]
+                    trial.best_checkpoint, trial.checkpoint, trial.removed = None, None, True
             case ev.RoundFinished():
                 _add_round(self.totals, event)
             case ev.TestScored():

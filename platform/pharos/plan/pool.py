@@ -20,7 +20,8 @@ class GenerationSettings:
 class PoolSettings:
     """One pool of one sweep.
 
-    base_dir, data_dir, trials_dir: absolute paths that every worker sees.
+    base_dir, data_dir, trials_dir: absolute paths that every worker sees; or URIs of an object store, of which a worker
+    has the first two fetched to its node.
     r_max: the largest rank that any trial of the sweep may have; the bank is that wide.
     target_modules: as in PEFT: all-linear (every Linear but the output layer), or name suffixes.
     metric_scope: whether a trial's best or its last evaluation scores it, and so which adapter is kept.

@@ -9,7 +9,7 @@ from typing import Any
 
 from pharos.spec.model import SweepSpec
 
-MAY_CHANGE = ("search.num_trials", "search.confirm", "pool", "limits", "test", "register", "tracking")
+MAY_CHANGE = ("search.num_trials", "search.confirm", "pool", "limits", "test", "register", "tracking", "keep")
 """Dotted prefixes of what may differ when a sweep is resumed: none of it changes a trial that already ran."""
 
 _ABSENT = object()

@@ -212,6 +212,12 @@ class FinalTestSpec(Section):
     max_new_tokens: Count = 64
 
 
+class KeepSpec(Section):
+    """What a storage keeps of trials that are at their end. Live trials, the baseline and the winner keep all."""
+
+    adapters: Count | None = Field(None, description="keep the adapters of the best so many trials; none: of all")
+
+
 class RegisterSpec(Section):
     model: str | None = Field(None, description="registered model; none: the sweep's name")
     enabled: bool = True
@@ -229,7 +235,10 @@ class SweepSpec(Section):
     base: str = Field(description="a local directory, a hub id, or builtin:tiny")
     revision: str | None = None
     trust_remote_code: bool = False
-    storage: str = Field("pharos-results", description="directory that holds the sweep's state")
+    storage: str = Field(
+        "pharos-results",
+        description="directory that holds the sweep's state, or s3://bucket/prefix, or gs://bucket/prefix",
+    )
     data: DataSpec
     lora: LoraSpec = LoraSpec()
     optim: OptimSpec = OptimSpec()
@@ -239,6 +248,7 @@ class SweepSpec(Section):
     test: FinalTestSpec = FinalTestSpec()
     register_: RegisterSpec = Field(RegisterSpec(), alias="register")
     tracking: TrackingSpec = TrackingSpec()
+    keep: KeepSpec = KeepSpec()
 
 
 # The values that change the frozen computation: trials that differ in one of them cannot share a pool.

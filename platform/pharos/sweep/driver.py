@@ -34,14 +34,18 @@ from pharos.sweep.paths import SweepPaths, sweep_lock
 from pharos.sweep.phases import Phases
 from pharos.sweep.pool import run_pool_group
 from pharos.sweep.ray_session import logs_directory, ray_session, refuse_second_actor
-from pharos.sweep.result_file import write_report_of, write_result
+from pharos.sweep.result_file import has_result, leave_result
+from pharos.sweep.retention import Retention
 from pharos.sweep.search import SweepSearch
 from pharos.sweep.seat import OpenSeats, seat_of
+from pharos.sweep.sharing import share_inputs, shared
 from pharos.sweep.staging import Staged
+from pharos.sweep.storage_check import check_before_pools
 from pharos.track.event_log import EventLog
 from pharos.track.follower import Follower
 from pharos.track.mlflow_client import check_tracking, shown
 from pharos.track.mlflow_runs import MlflowRuns
+from pharos.track.run_values import without_password
 from pharos.track.versions import library_versions
 
 RESUMABLE = (*MAY_CHANGE, "storage")
@@ -87,7 +91,10 @@ def run_sweep(staged: Staged, *, cluster: Cluster, view: SweepView) -> dict[str,
         before = Ledger.of(log.read())
         refuse_other_spec(before, staged)
         if _is_finished(before, staged):
-            return result_json(before, staged.plan)
+            result = result_json(before, staged.plan)
+            if not has_result(paths):  # the session that finished it did not get so far
+                leave_result(paths, result)
+            return result
         uri = staged.spec.tracking.uri or paths.tracking_uri
         check_tracking(uri, staged.spec.tracking.experiment)
         return _Run(staged, paths, log, uri, view).run(cluster)
@@ -123,9 +130,9 @@ def pool_settings(staged: Staged, paths: SweepPaths, pool: str) -> PoolSettings:
     return PoolSettings(
         pool=pool,
         base_key=plan.base_key,
-        base_dir=str(staged.base_dir),
-        data_dir=str(staged.data.directory),
-        trials_dir=str(paths.trials),
+        base_dir=shared(staged.shared_base or staged.base_dir),
+        data_dir=shared(staged.data.directory),
+        trials_dir=shared(paths.trials),
         workers=plan.num_workers,
         seats_per_worker=plan.seats_per_worker,
         placement=plan.placement,
@@ -177,6 +184,7 @@ class _Run:
             threads_per_worker=max(1, int(self._spec.pool.cpus_per_worker)),
             dashboard_port=cluster.dashboard_port,
         ):
+            check_before_pools(self._staged)
             refuse_second_actor(desk_name(self._spec.name), f"name={self._spec.name}")
             self._desk = (
                 ray.remote(DeskActor)
@@ -194,19 +202,20 @@ class _Run:
                 self._desk.open.remote(
                     digests=self._staged.digests(),
                     versions=library_versions(),
-                    spec_json=self._spec_without_password(),
+                    spec_json=without_password(spec_to_json(self._spec)),
                     root=str(self._staged.root),
                 )
             )
             follower = Follower(self._log, self._runs())
-            with listening(self._desk, [self._view.update, follower.publish]), self._ended_in_order(follower):
+            tidy = Retention(self._spec, self._paths, lambda event: ray.get(self._desk.record.remote(event)))
+            listeners = [self._view.update, follower.publish, tidy.update]
+            with listening(self._desk, listeners), self._ended_in_order(follower):
                 self._sweep()
                 self._hand_over(follower)
                 result = self._finish()
             self._view.phase("writing the last events to MLflow")
             backlog = follower.close(timeout_s=TRACKING_PATIENCE_S)
-        write_result(self._paths.result, result)
-        write_report_of(self._paths.root, self._paths.report)
+        leave_result(self._paths, result)
         if backlog:
             self._view.phase(f"{backlog} events have not reached MLflow ({follower.last_error})")
         else:
@@ -215,6 +224,7 @@ class _Run:
 
     def _sweep(self) -> None:
         """Everything that needs the pool: search, then the test rows of the winner, the baseline and the base."""
+        share_inputs(self._staged, self._view.phase)
         self._enter("pool", "starting the pool")
         with keeping(self._desk, self._launch) as self._keeper, self._pools_sent_home():
             self._enter("search", "training")
@@ -332,13 +342,6 @@ class _Run:
         )
         ray.get(self._desk.record.remote(ended))
         return result_json(self._ledger(), self._plan)
-
-    def _spec_without_password(self) -> dict[str, Any]:
-        """The spec for the log: a tracking URI may hold a password, and secrets reach no log."""
-        spec = spec_to_json(self._spec)
-        if spec["tracking"]["uri"] is not None:
-            spec["tracking"]["uri"] = shown(spec["tracking"]["uri"])
-        return spec
 
     def _runs(self) -> MlflowRuns:
         return MlflowRuns(self._uri, self._spec.tracking.experiment, artifact_root=self._paths.artifacts)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pharos.data.prepare import open_prompts, open_split, own_chat_template
+from pharos.errors import StorageError
 from pharos.handover.card import model_card
 from pharos.handover.card_facts import trial_facts
 from pharos.model.generate import exact_match
@@ -21,6 +22,7 @@ from pharos.plan.ledger import Ledger, TrialRecord
 from pharos.plan.metrics import GENERATED
 from pharos.plan.trial import BASELINE, trial_name
 from pharos.spec.identity import spec_to_json
+from pharos.store.mirror import fetch_checkpoint, push_folder, typed_storage
 from pharos.sweep.names import UNTRAINED
 from pharos.sweep.paths import SweepPaths
 from pharos.sweep.staging import Staged
@@ -45,9 +47,14 @@ def hand_over(
     Raises HandOverError when the merged model is not base + adapter.
     """
     winner = ledger.best()
+    if winner is not None and winner.removed:
+        raise StorageError(
+            f"keep.adapters: the adapter of {trial_name(staged.spec.name, winner.number)}, which wins now, was deleted "
+            "when it did not. Search again under another name, with a larger keep.adapters."
+        )
     if winner is None or winner.best_checkpoint is None:
         return
-    adapter = Path(winner.best_checkpoint)
+    adapter = kept_adapter(paths, winner.best_checkpoint)
     progress(f"merging {trial_name(staged.spec.name, winner.number)} into its base")
     template = own_chat_template(staged.data.directory)
     merge_adapter(staged.base_dir, adapter, paths.merged, chat_template=template)
@@ -62,7 +69,20 @@ def hand_over(
         progress("registering")
         facts = trial_facts(ledger, winner.number, base_dir=staged.base_dir, measured=measured)
         add_card(paths.merged, model_card(facts, form="merged", folder=paths.merged.name))
+    push_folder(paths.merged, anew=True)
+    if staged.spec.register_.enabled:
         yield _register(staged, paths, winner, adapter, measured, runs)
+
+
+def kept_adapter(paths: SweepPaths, checkpoint: str) -> Path:
+    """A checkpoint as the log names it, as a local directory. Raises StorageError where it is gone."""
+    written = Path(checkpoint)
+    directory = paths.trials / written.parent.name / written.name
+    if fetch_checkpoint(directory):
+        return directory
+    if written.is_dir():
+        return written
+    raise StorageError(f"{checkpoint}: this adapter is gone. Put it back, and run the same command again.")
 
 
 def _check(staged: Staged, adapter: Path, merged: Path) -> Parity:
@@ -79,7 +99,7 @@ def _exact_matches(
     models: dict[int, tuple[Path, Path | None]] = {UNTRAINED: (staged.base_dir, None)}
     baseline = ledger.trials.get(BASELINE)
     if baseline is not None and baseline.best_checkpoint is not None:
-        models[BASELINE] = (staged.base_dir, Path(baseline.best_checkpoint))
+        models[BASELINE] = (staged.base_dir, kept_adapter(paths, baseline.best_checkpoint))
     models[winner.number] = (paths.merged, None)
     for number, (model_dir, adapter_dir) in models.items():
         progress(f"answering {len(prompts)} test rows with {_called(staged, number)}")
@@ -134,7 +154,7 @@ def _origin(staged: Staged) -> dict[str, str]:
         **({} if staged.spec.revision is None else {"revision": staged.spec.revision}),
         **({"trust_remote_code": "true"} if staged.spec.trust_remote_code else {}),
         "base_directory": str(staged.base_dir),
-        "storage": str(staged.storage),
+        "storage": typed_storage(staged.storage),
         "code": code_version(),
     }
 

@@ -24,7 +24,7 @@ from pharos.plan.pool import PoolSettings
 from pharos.plan.trial import TrialPlan
 from pharos.spec.model import SweepSpec
 from pharos.sweep.staging import Staged, stage
-from pharos.track.event_log import EventLog
+from pharos.track.sweeps import log_of
 from pharos.track.versions import library_versions
 
 if TYPE_CHECKING:
@@ -101,10 +101,10 @@ def rerun(
     Raises ModelError where there is no such trial or its base is another, DataError where its rows or its tokenizer
     have changed, and what reading base and rows raises.
     """
-    found = find_model(reference, storage=storage, base=base)
+    found = find_model(reference, storage=storage, base=base, needs_adapter=False)
     if found.sweep_dir is None or found.trial is None:
         raise ModelError(f"{found.shown} is no trial of a sweep. Name one, as quickstart-0007.")
-    events = list(EventLog(found.sweep_dir / "events").read())
+    events = list(log_of(found.sweep_dir).read())
     ledger = Ledger.of(events)
     assert ledger.started is not None
     first = logged_losses(events, found.trial)
@@ -214,6 +214,8 @@ def _alone(staged: Staged, trial: TrialPlan, trials_dir: str, *, num_clocks: int
     settings = pool_settings(staged, SweepPaths(staged.storage, staged.spec.name), "rerun")
     return replace(
         settings,
+        base_dir=str(staged.base_dir),
+        data_dir=str(staged.data.directory),
         trials_dir=trials_dir,
         workers=1,
         seats_per_worker=1,

@@ -9,7 +9,23 @@ from typing import Any
 
 from pharos.plan.comparison import sweep_of_ledger
 from pharos.plan.ledger import Ledger
+from pharos.plan.paths import SweepPaths
+from pharos.store.mirror import mirrored, push_file
 from pharos.track.sweeps import log_of
+
+
+def has_result(paths: SweepPaths) -> bool:
+    """Whether result.json lies in the storage."""
+    place = mirrored(paths.result)
+    return paths.result.is_file() if place is None else place.store.modified_s(place.name) is not None
+
+
+def leave_result(paths: SweepPaths, result: dict[str, Any]) -> None:
+    """Write both, and bring them to the store where the storage is one."""
+    write_result(paths.result, result)
+    write_report_of(paths.root, paths.report)
+    for path in (paths.result, paths.report):
+        push_file(path)
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:

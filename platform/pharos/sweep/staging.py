@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pharos.data.facts import data_facts
 from pharos.data.prepare import PreparedData, prepare
-from pharos.errors import BaseModelError
-from pharos.folders import ensure_folder
+from pharos.errors import BaseModelError, StorageError
+from pharos.folders import ensure_folder, user_cache
 from pharos.model.base import TINY, resolve_base
 from pharos.model.facts import base_facts
 from pharos.model.tiny_tokenizer import ensure_tiny_tokenizer
@@ -24,7 +24,10 @@ from pharos.plan.facts import BaseFacts, MachineFacts
 from pharos.plan.sweep_plan import SweepPlan, plan_sweep
 from pharos.spec.identity import spec_digest
 from pharos.spec.model import SweepSpec
+from pharos.store.mirror import fetch_folder, local_storage, mirrored
+from pharos.store.uris import checked_storage, is_store
 from pharos.sweep.paths import check_writable
+from pharos.sweep.sharing import linked_base
 
 Progress = Callable[[str], None]
 
@@ -33,7 +36,8 @@ Progress = Callable[[str], None]
 class Staged:
     """A sweep whose base and data are on disk and whose plan is exact. All paths are absolute.
 
-    root: the directory of the spec's file.
+    root: the directory of the spec's file. storage: of an object store its mirror here. shared_base: where the base
+    lies in such a mirror, and so at the store, if that is not base_dir itself.
     """
 
     spec: SweepSpec
@@ -42,6 +46,7 @@ class Staged:
     base_dir: Path
     data: PreparedData
     plan: SweepPlan
+    shared_base: Path | None = None
 
     def digests(self) -> dict[str, str]:
         """What this sweep is made of, for the event log and the lineage of its model."""
@@ -55,6 +60,7 @@ class Staged:
 
 def outlook(spec: SweepSpec, *, root: Path) -> SweepPlan:
     """The plan, from what can be known without building or preparing anything. root: directory of the spec file."""
+    refuse_untracked(spec)
     base_dir, tokenizer_dir = _base_and_tokenizer(spec, root=root)
     base = _base_facts(spec, base_dir, tokenizer_dir)
     data = data_facts(
@@ -77,17 +83,25 @@ def stage(spec: SweepSpec, *, root: Path, progress: Progress) -> Staged:
 
     Raises what reading the base and the data raises, and StorageError where the storage cannot be written.
     """
-    storage = Path(spec.storage).absolute()
+    refuse_untracked(spec)
+    storage = local_storage(spec.storage)
     check_writable(storage)
+    is_remote = mirrored(storage) is not None
 
     def building(done: int, total: int) -> None:
         progress(f"building {spec.base}, once: step {done} of {total}")
 
-    base_dir = resolve_base(spec, root=root, cache_dir=user_cache(), build=True, progress=building)
+    base_dir = _fetched_tiny(storage / "cache") if is_remote and spec.base == TINY else None
+    if base_dir is None:
+        base_dir = resolve_base(spec, root=root, cache_dir=user_cache(), build=True, progress=building)
     if base_dir is None:
         raise BaseModelError(f"base={spec.base} could not be built below {user_cache()}.")
     if spec.base == TINY:
         base_dir = _beside_the_storage(base_dir, storage / "cache")
+    shared_base = None
+    if is_remote and mirrored(base_dir.absolute()) is None:
+        progress(f"reading {spec.base}, for its name at the store")
+        shared_base = linked_base(base_dir.absolute(), storage / "cache")
     base = _base_facts(spec, base_dir.absolute(), base_dir)
     progress("preparing the data")
     data = prepare(
@@ -98,7 +112,26 @@ def stage(spec: SweepSpec, *, root: Path, progress: Progress) -> Staged:
         cache_dir=prepared_cache(spec),
     )
     plan = plan_sweep(spec, base, data.facts, machine_facts())
-    return Staged(spec=spec, root=root.absolute(), storage=storage, base_dir=base_dir.absolute(), data=data, plan=plan)
+    return Staged(
+        spec=spec,
+        root=root.absolute(),
+        storage=storage,
+        base_dir=base_dir.absolute(),
+        data=data,
+        plan=plan,
+        shared_base=shared_base,
+    )
+
+
+def refuse_untracked(spec: SweepSpec) -> None:
+    """Raise StorageError where MLflow's SQLite would have to lie at an object store, and for what is no storage."""
+    storage = checked_storage(spec.storage)
+    if is_store(storage) and spec.tracking.uri is None:
+        raise StorageError(
+            f"storage={storage} is an object store, which cannot hold MLflow's SQLite file, and no other place is "
+            "given. Set tracking.uri (--tracking-uri) to a server, http://HOST:5000, or to sqlite:///PATH on the "
+            "machine that you start sweeps from."
+        )
 
 
 def _base_and_tokenizer(spec: SweepSpec, *, root: Path) -> tuple[Path | None, Path]:
@@ -118,16 +151,17 @@ def _beside_the_storage(built: Path, cache: Path) -> Path:
     return ensure_folder(copy, lambda unfinished: shutil.copytree(built, unfinished, dirs_exist_ok=True))
 
 
-def user_cache() -> Path:
-    """Where built-in bases are kept between sweeps: $PHAROS_CACHE, else below the user's cache directory."""
-    if (own := os.environ.get("PHAROS_CACHE")) is not None:
-        return Path(own).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).absolute() / "pharos"
+def _fetched_tiny(cache: Path) -> Path | None:
+    """The built-in base as a sweep of this storage has built it already, on whatever machine."""
+    from pharos.model.tiny import tiny_base_folder
+
+    folder = tiny_base_folder(cache)
+    return folder if fetch_folder(folder) else None
 
 
 def prepared_cache(spec: SweepSpec) -> Path:
     """Where prepared data lie: below the storage, since every worker reads them."""
-    return Path(spec.storage).absolute() / "cache"
+    return local_storage(spec.storage) / "cache"
 
 
 def machine_facts() -> MachineFacts:

@@ -8,6 +8,7 @@ from typing import Any
 from pharos.plan.exchange import Orders, RoundReport
 from pharos.plan.pool import PoolSettings
 from pharos.sweep.names import NAMESPACE
+from pharos.sweep.sharing import settings_here
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -18,7 +19,7 @@ def train_loop(config: dict[str, Any]) -> None:
     from pharos.train.loop import run_pool
     from pharos.train.open_pool import open_pool
 
-    settings: PoolSettings = config["settings"]
+    settings: PoolSettings = settings_here(config["settings"])
     desk = ray.get_actor(config["desk"], namespace=NAMESPACE)
     group = distributed_group()
     nodes = group.all_gather_objects(ray.get_runtime_context().get_node_id())

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pharos.errors import TrackingError
+from pharos.plan.paths import tracking_uri_of
+from pharos.store.mirror import mirrored
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +50,19 @@ def connect(tracking_uri: str) -> MlflowClient:
     # "Waiting up to 300 seconds for model version to finish creation", at INFO for each version on a server.
     logging.getLogger("mlflow.store.model_registry.abstract_store").setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def registry_of(storage: Path) -> str:
+    """The MLflow store of a storage's sweeps, where none is named. Raises TrackingError for an object store.
+
+    storage: absolute.
+    """
+    if (place := mirrored(storage)) is not None:
+        raise TrackingError(
+            f"storage={place.uri} is an object store, which holds no MLflow store. Name the one that the sweep was "
+            "tracked in: --tracking-uri."
+        )
+    return tracking_uri_of(storage)
 
 
 def check_tracking(uri: str, experiment: str) -> None:

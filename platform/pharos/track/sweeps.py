@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pharos.errors import StorageError
 from pharos.spec.fields import nearest
+from pharos.store.mirror import fetch_segments, folders_of, mirrored, typed_storage
 from pharos.track.event_log import EventLog
 
 EVENTS = "events"
@@ -21,13 +22,14 @@ def find_sweep(name_or_path: str, storage: Path) -> Path:
     Raises StorageError where there is none, with the sweeps that there are.
     """
     for directory in (storage / name_or_path, Path(name_or_path)):
+        fetch_segments(directory.absolute() / EVENTS)
         if _is_sweep(directory):
             return directory.absolute()
     if not storage.is_dir():
         reason = f"there is no storage {storage}"
         remedy = "Name the directory that holds the sweep with --storage."
     else:
-        reason = f"no sweep of this name lies in {storage}, and it is no sweep's directory"
+        reason = f"no sweep of this name lies in {typed_storage(storage)}, and it is no sweep's directory"
         none = "That storage holds no sweep at all: name another one with --storage."
         remedy = which_sweep(name_or_path, sweeps_in(storage), none=none)
     raise StorageError(f"sweep={name_or_path}: {reason}. {remedy}")
@@ -35,6 +37,8 @@ def find_sweep(name_or_path: str, storage: Path) -> Path:
 
 def sweeps_in(storage: Path) -> list[str]:
     """Names of all sweeps below a storage, sorted; empty where there is no such directory."""
+    if mirrored(storage.absolute()) is not None:
+        return [name for name in folders_of(storage.absolute()) if EVENTS in folders_of(storage.absolute() / name)]
     return sorted(path.name for path in storage.iterdir() if _is_sweep(path)) if storage.is_dir() else []
 
 

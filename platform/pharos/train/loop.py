@@ -189,10 +189,10 @@ def _seat_reports(worker: Worker, log: RoundLog, evaluations: dict[int, dict[str
         return []
     reports = []
     for seat, seated in sorted(worker.seated.items()):
-        progress, directory = seated.progress, worker.directory(seated.trial.number)
+        progress, number = seated.progress, seated.trial.number
         reports.append(
             SeatReport(
-                number=seated.trial.number,
+                number=number,
                 seat=worker.first_seat + seat,
                 step=progress.step,
                 clocks=progress.clocks,
@@ -200,8 +200,8 @@ def _seat_reports(worker: Worker, log: RoundLog, evaluations: dict[int, dict[str
                 eval_metrics=evaluations.get(seat, {}),
                 best_metric=progress.best_metric,
                 best_step=progress.best_step,
-                best_checkpoint=str(directory / progress.best_checkpoint) if progress.best_checkpoint else None,
-                checkpoint=str(directory / seated.saved) if seated.saved else None,
+                best_checkpoint=worker.place.called(number, progress.best_checkpoint),
+                checkpoint=worker.place.called(number, seated.saved),
                 done=seated.is_done,
                 diverged=seated.diverged,
             )

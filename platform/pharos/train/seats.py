@@ -18,7 +18,8 @@ from pharos.plan.exchange import Admit, Evict, Score, ScoreReport
 from pharos.plan.pool import PoolSettings
 from pharos.plan.trial import TrialPlan
 from pharos.train.batches import target_counts
-from pharos.train.checkpoint import Checkpoint, Progress, keep_only, load_checkpoint, save_checkpoint
+from pharos.train.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
+from pharos.train.checkpoint_place import CheckpointPlace
 from pharos.train.evaluation import mean_losses
 from pharos.train.group import Group
 from pharos.train.open_pool import Pool
@@ -83,9 +84,10 @@ class Worker:
         local = seat - self.first_seat
         return local if 0 <= local < self.settings.seats_per_worker else None
 
-    def directory(self, number: int) -> Path:
-        """Where a trial's checkpoints lie."""
-        return Path(self.settings.trials_dir) / f"{number:04d}"
+    @property
+    def place(self) -> CheckpointPlace:
+        """Where the trials' checkpoints lie."""
+        return CheckpointPlace(self.settings.trials_dir)
 
     def rows(self, seat: int) -> dict[str, torch.Tensor]:
         """A seat's rows (P,) of the tensors that a checkpoint holds beside the adapter."""
@@ -118,7 +120,8 @@ def admit(worker: Worker, order: Admit) -> None:
         adapter = fresh_adapter(bank.targets, r=hyperparameters.r, seed=hyperparameters.seed)
         start = Checkpoint(trial=order.trial, progress=Progress(), adapter=adapter, state={})
     else:
-        start = load_checkpoint(Path(order.checkpoint), trial=order.trial, base_key=worker.settings.base_key)
+        with worker.place.reading(order.checkpoint) as directory:
+            start = load_checkpoint(directory, trial=order.trial, base_key=worker.settings.base_key)
     bank.load(seat, start.adapter, r=hyperparameters.r, scaling=hyperparameters.scaling)
     worker.optimizer.reset(seat, step=start.progress.step)
     for name, row_P in worker.rows(seat).items():
@@ -154,7 +157,7 @@ def score(worker: Worker, orders: Sequence[Score]) -> list[ScoreReport]:
         wanted = [order for order in orders if order.split == split]
         for start in range(0, len(wanted), seats):
             together = wanted[start : start + seats]
-            with worker.pool.bank.visitors([_visitor(order) for order in together]):
+            with worker.pool.bank.visitors([_visitor(worker, order) for order in together]):
                 losses = mean_losses(
                     worker.pool.data[split],
                     range(len(together)),
@@ -173,36 +176,42 @@ def score(worker: Worker, orders: Sequence[Score]) -> list[ScoreReport]:
 
 def save_moved(worker: Worker) -> None:
     """Write a checkpoint of every trial that trained in this round. A collective where batches are split."""
-    for seat, seated in sorted(worker.seated.items()):
-        if not seated.moved or seated.diverged is not None:
-            continue
-        state = _state_to_save(worker, seat, seated)
-        if not worker.writes:
-            continue
-        save_checkpoint(
-            worker.directory(seated.trial.number) / seated.progress.checkpoint_name,
-            Checkpoint(
-                trial=seated.trial, progress=seated.progress, adapter=worker.pool.bank.export(seat), state=state
-            ),
-            base_key=worker.settings.base_key,
-            base_name=worker.settings.base_dir,
-            model_modules=worker.pool.linear_modules,
-        )
-        seated.saved = seated.progress.checkpoint_name
+    with worker.place.writing() as trials:
+        for seat, seated in sorted(worker.seated.items()):
+            if not seated.moved or seated.diverged is not None:
+                continue
+            state = _state_to_save(worker, seat, seated)
+            if not worker.writes:
+                continue
+            save_checkpoint(
+                trials / f"{seated.trial.number:04d}" / seated.progress.checkpoint_name,
+                Checkpoint(
+                    trial=seated.trial, progress=seated.progress, adapter=worker.pool.bank.export(seat), state=state
+                ),
+                base_key=worker.settings.base_key,
+                base_name=worker.settings.base_dir,
+                model_modules=worker.pool.linear_modules,
+            )
+            seated.saved = seated.progress.checkpoint_name
 
 
 def discard_old_checkpoints(worker: Worker) -> None:
     """Once an exchange has heard of the newest checkpoints: keep each trial's latest and best."""
-    for seated in worker.seated.values():
-        if worker.writes and seated.moved and seated.saved is not None:
-            kept = {seated.saved, seated.progress.best_checkpoint or seated.saved}
-            keep_only(worker.directory(seated.trial.number), kept)
+    if worker.writes:
+        worker.place.keep_only(
+            {
+                seated.trial.number: {seated.saved, seated.progress.best_checkpoint or seated.saved}
+                for seated in worker.seated.values()
+                if seated.moved and seated.saved is not None
+            }
+        )
 
 
-def _visitor(order: Score) -> Visitor | None:
+def _visitor(worker: Worker, order: Score) -> Visitor | None:
     if order.adapter is None:
         return None
-    adapter = read_adapter(Path(order.adapter))
+    with worker.place.reading(order.adapter) as directory:
+        adapter = read_adapter(directory)
     return Visitor(tensors=adapter.tensors, r=adapter.r, scaling=adapter.scaling)
 
 

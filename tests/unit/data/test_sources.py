@@ -15,6 +15,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 from tests.support.data_rows import RowsRead, read_rows
+from tests.support.object_store import Bucket
 
 from pharos.data.hub import parse_id
 from pharos.data.sources import content_digest, find_sources
@@ -257,3 +258,22 @@ def test_mixed_sources_keep_their_weights_and_places(tmp_path: Path, write_rows:
     assert content_digest(other) != content_digest(source)
     with pytest.raises(DataError, match=r"data.train\[1\].path='c.jsonl': no such file"):
         find_sources(DataSpec(train=[mixed[0], WeightedSource(path="c.jsonl")]), root=tmp_path)
+
+
+def test_rows_lie_at_an_object_store_that_answers(bucket: Bucket, tmp_path: Path) -> None:
+    store = bucket.store()
+    store.write("rows/b.jsonl", lines(ROWS[10:]))
+    store.write("rows/a.jsonl.gz", gzip.compress(lines(ROWS[:10])))
+    store.write("rows/notes.txt", b"no rows")
+    store.write("rows/c.parquet", parquet_bytes())
+    for uri, expected in (
+        (bucket.uri("rows"), [*ROWS, *ROWS]),
+        (bucket.uri("rows", "b.jsonl"), ROWS[10:]),
+        (bucket.uri("rows", "*.gz"), ROWS[:10]),
+        (bucket.uri("rows", "c.parquet"), ROWS),
+    ):
+        found = [[turn.content for turn in row.turns] for row in read(tmp_path, uri).rows]
+        assert found == [[row["question"], row["answer"]] for row in expected]
+    for uri in (bucket.uri("rows", "none.jsonl"), bucket.uri("rows").replace("s3://sweeps/", "s3://swoops/")):
+        with pytest.raises(DataError, match=r"data\.train='s3://"):
+            read(tmp_path, uri)

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from pharos.cli import app
 from pharos.errors import DataError, ModelError
-from pharos.plan.events import SweepStarted, TrialReported
+from pharos.handover.references import find_model
+from pharos.plan.events import AdaptersRemoved, SweepStarted, TrialReported
 from pharos.plan.paths import SweepPaths
 from pharos.sweep.rerun import Rerun, logged_losses, rerun
 from pharos.track.event_log import EventLog
@@ -103,6 +104,16 @@ def test_the_verb_shows_both_curves_and_its_exit_code_is_the_verdict(place: Path
     assert other.exit_code == 1
     assert re.search(r"not the same: step [1-4] is the first that is off by more than 1e-05", other.output)
     assert "not by chance" in other.output
+
+
+def test_a_trial_whose_adapter_was_deleted_is_trained_again_and_cannot_be_used(place: Path) -> None:
+    paths = SweepPaths(place / "results", "small")
+    number = int(TRIAL.rpartition("-")[2])
+    EventLog(paths.events).append([AdaptersRemoved(numbers=(number,), reason="keep.adapters=1")])
+    shutil.rmtree(paths.trials / f"{number:04d}")
+    assert again(place).is_same
+    with pytest.raises(ModelError, match=rf"{TRIAL}: its adapter was deleted, .*keep\.adapters.*pharos rerun"):
+        find_model(TRIAL, storage=place / "results", base=place / "base")
 
 
 def test_changed_rows_are_refused_with_both_digests(place: Path) -> None:

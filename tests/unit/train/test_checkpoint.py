@@ -13,7 +13,8 @@ from tests.support.plans import HYPERPARAMETERS
 from pharos.errors import StorageError
 from pharos.model.adapter_bank import fresh_adapter
 from pharos.plan.trial import TrialPlan
-from pharos.train.checkpoint import Checkpoint, Progress, keep_only, load_checkpoint, save_checkpoint
+from pharos.train.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
+from pharos.train.checkpoint_place import CheckpointPlace
 
 TARGETS = {"model.layers.0.q_proj": (6, 4), "model.layers.0.up_proj": (6, 8)}
 PROGRESS = Progress(step=50, clocks=151, rows_done=2, partial_loss=0.25, best_metric=1.5, best_step=40)
@@ -97,9 +98,9 @@ def test_another_base_or_another_trial_is_refused(tmp_path: Path, checkpoint: Ch
 
 def test_all_but_latest_and_best_are_deleted(tmp_path: Path) -> None:
     for name in ("step-000010", "step-000020", "step-000030", ".step-000040.123", "notes"):
-        (tmp_path / name).mkdir()
-    keep_only(tmp_path, {"step-000010", "step-000030"})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "step-000010", "step-000030"]
+        (tmp_path / "0007" / name).mkdir(parents=True)
+    CheckpointPlace(str(tmp_path)).keep_only({7: {"step-000010", "step-000030"}})
+    assert sorted(path.name for path in (tmp_path / "0007").iterdir()) == ["notes", "step-000010", "step-000030"]
 
 
 def test_the_manifest_names_every_other_file(tmp_path: Path, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,106 @@
+"""A cluster whose second node sees nothing of the first one's disk: what is said, and that an object store does.
+
+The node lies in a mount namespace of its own, with an empty file system over the place of the test.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.test_cluster import START_S, free_ports, start_node
+from tests.support.object_store import CREDENTIALS, Bucket
+from tests.support.small_sweep import NAME, Workplace, wait_until, workplace
+
+from pharos.store.mirror import local_storage
+from pharos.track.event_log import EventLog
+
+HIDE = 'mount -t tmpfs none "$1" && shift && exec "$@"'
+
+
+@pytest.fixture
+def place(tmp_path: Path, small_base: Path) -> Iterator[Workplace]:
+    (tmp_path / "place").mkdir()
+    pool = {"workers": 2, "seats_per_worker": 1, "sharding": "zero3"}
+    search = {"num_trials": 3, "space": {"optim.learning_rate": {"log_uniform": [1e-5, 3e-2]}}}
+    base = tmp_path / "place" / "own-base"
+    place = workplace(tmp_path / "place", base, search=search, pool=pool, test={"generate": False})
+    shutil.copytree(small_base, base)
+    place.environment |= CREDENTIALS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    try:
+        yield place
+    finally:
+        place.end_everything()
+
+
+def has_namespaces() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", HIDE, "sh", tempfile.gettempdir(), "true"], capture_output=True, check=False
+    )
+    return tried.returncode == 0
+
+
+def start_blind_node(place: Workplace, log: Path, address: str) -> None:
+    """`ray start` where the place of the test is empty."""
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus=1", "--disable-usage-stats", "--block"]
+    command = ["unshare", "--mount", "sh", "-c", HIDE, "sh", str(place.root), *ray]
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [*command, f"--address={address}", "--node-ip-address=127.0.0.1"],
+            cwd="/",
+            env=place.environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    place.started.append(process)
+    wait_until(
+        lambda: "Ray runtime started" in log.read_text() or process.poll() is not None,
+        "no node came up",
+        timeout_s=START_S,
+    )
+    assert process.poll() is None, log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not has_namespaces(), reason="mount namespaces need root, and unshare of util-linux")
+def test_a_node_that_sees_no_local_storage_is_named_and_works_with_an_object_store(
+    bucket: Bucket, place: Workplace, tmp_path: Path
+) -> None:
+    port, client_port, dashboard_port = free_ports(3)
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory:
+        address = f"127.0.0.1:{port}"
+        start_node(
+            place,
+            tmp_path / "head.log",
+            *("--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={directory}"),
+            *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}"),
+        )
+        start_blind_node(place, tmp_path / "node.log", address)
+        place.environment["RAY_ADDRESS"] = address
+
+        refused = place.run("sweep")
+        assert refused.returncode == 2, refused.stdout + refused.stderr
+        assert f"storage={place.root / 'results'} is not seen by 1 of 2 nodes of the cluster" in refused.stderr
+        assert "node 127.0.0.1" in refused.stderr
+        assert "s3://bucket/prefix" in refused.stderr
+        assert place.events() == []
+
+        tracking = f"sqlite:///{place.root / 'tracking.db'}"
+        run = place.run("sweep", "--storage", bucket.uri(), "--tracking-uri", tracking)
+        assert run.returncode == 0, run.stdout + run.stderr
+        events = list(EventLog(local_storage(bucket.uri()) / NAME / "events").read())
+        [opened] = [event for event in events if event.kind == "pool_opened"]
+        assert len(set(opened.nodes)) == 2
+        assert [event.state for event in events if event.kind == "sweep_ended"] == ["COMPLETED"]
+        assert sum(event.kind == "trial_ended" for event in events) == 3
+        place.end_everything()
