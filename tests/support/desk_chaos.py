@@ -149,7 +149,8 @@ class Chaos:
             self._drain()
             orders = await self.ask("staffing", nodes=NODES, draining=dict(self.draining))
             for name in orders.open:
-                self.launched[name] = asyncio.create_task(self._pool(name))
+                if name not in self.launched:
+                    self.launched[name] = asyncio.create_task(self._pool(name))
             for name in orders.cancel:
                 self.launched[name].cancel()
             await asyncio.sleep(0.001)

@@ -380,6 +380,8 @@ class Desk:
 
     def _find_pools(self) -> None:
         """The pools of a desk that was lost, with the trials in their seats, as the log left them."""
+        # Each opening has an attempt of its own in a session, or one pool would be taken for another.
+        self._board.attempts.update(event.pool for event in self._events if isinstance(event, ev.PoolOpened))
         for name, opened in self._ledger.open_pools.items():
             seats = {
                 trial.seat: trial.number
