@@ -14,6 +14,14 @@
     merge               an adapter merged into a 4 GB base: memory, and time against copying the files
     checkpoints         a trial's checkpoint: flushed to the disk, and brought to an object store
     gpu                 an 8B-shaped model on one GPU
+    desk                the desk's own work for 1,000 simulated trials over 16 simulated pools
+
+By name only, since they start Ray clusters and take long:
+
+    kills               kills of workers, nodes, controllers, desks and drivers: what is lost, what is done again
+    preemption          a node that is told of its end 30 s before, against one that is not
+    autoscaling         a cluster that grows to four nodes for a sweep and shrinks to one
+    two_nodes           one pool against a TorchTrainer per trial over a shaped link between two network namespaces
 
 `--smoke` runs the cheapest form of each, to see that it works; its figures mean nothing and go below build/.
 """
@@ -44,7 +52,10 @@ NAMES = (
     "merge",
     "checkpoints",
     "gpu",
+    "desk",
 )
+OF_CLUSTERS = ("kills", "preemption", "autoscaling", "two_nodes")
+"""They start Ray clusters and take from minutes to an hour: run by name alone."""
 ENVIRONMENT = {
     # Two ranks on two cores: more threads than cores would be slower by an order.
     "OMP_NUM_THREADS": "1",
@@ -67,7 +78,15 @@ def main() -> None:
     from tests.benchmarks.reporting import Options, show, write
 
     command = shlex.join(["python", "tests/benchmarks", *sys.argv[1:]])
-    options = Options(smoke=arguments.smoke, max_steps=arguments.steps, shape=arguments.shape, data=arguments.data)
+    options = Options(
+        smoke=arguments.smoke,
+        max_steps=arguments.steps,
+        shape=arguments.shape,
+        data=arguments.data,
+        number=arguments.number,
+        seed=arguments.seed,
+        rate=arguments.rate,
+    )
     for name in arguments.names or NAMES:
         report = importlib.import_module(f"tests.benchmarks.{name}").run(options)
         show(name, report)
@@ -78,16 +97,19 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python tests/benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="one of the above; none runs all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="one of the above; none runs the first list")
     parser.add_argument("--smoke", action="store_true", help="the cheapest form of each")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of a trial of ray_overhead, quickstart_quality")
     parser.add_argument("--shape", choices=("8b", "tiny"), help="of gpu's model: tiny runs on a CPU too")
     parser.add_argument("--data", type=Path, metavar="DIR", help="real rows, for packs")
+    parser.add_argument("--number", type=int, metavar="N", help="of kills")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of kills")
+    parser.add_argument("--rate", metavar="RATE", help="of two_nodes' link, as tc has it: 200mbit")
     parser.add_argument("--results", type=Path, metavar="DIR", help="where the JSON goes")
     arguments = parser.parse_args()
     for name in arguments.names:
-        if name not in NAMES:
-            parser.error(f"no benchmark is called {name}; there are {', '.join(NAMES)}")
+        if name not in NAMES + OF_CLUSTERS:
+            parser.error(f"no benchmark is called {name}; there are {', '.join(NAMES + OF_CLUSTERS)}")
     if arguments.results is None:
         is_real = not arguments.smoke and arguments.steps is None
         arguments.results = (ROOT / "tests" if is_real else ROOT / "build") / "benchmarks" / "results"

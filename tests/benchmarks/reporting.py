@@ -26,12 +26,16 @@ class Options:
     """smoke: the cheapest form, whose figures mean nothing. max_steps: steps of a trial, none for the real length.
 
     shape: of gpu's model; none is the one that the benchmark is about. data: a directory of real rows, for packs.
+    number, seed: of kills. rate: of two_nodes' link, as tc has it.
     """
 
     smoke: bool = False
     max_steps: int | None = None
     shape: str | None = None
     data: Path | None = None
+    number: int | None = None
+    seed: int = 0
+    rate: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

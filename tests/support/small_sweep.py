@@ -137,12 +137,14 @@ class Workplace:
     """A directory with a base, rows and a sweep file, and a home, a cache and a working directory of its own.
 
     Every process that is started here, and whatever that starts, carries `mark` in its environment.
+    within: what runs a command on another machine, in front of each verb.
     """
 
     root: Path
     environment: dict[str, str]
     mark: str
     name: str = NAME
+    within: Sequence[str] = ()
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -159,7 +161,7 @@ class Workplace:
     def start(self, verb: str, *arguments: str) -> subprocess.Popen[str]:
         """`pharos VERB sweep.yaml --storage results ARGUMENTS`, in a session of its own."""
         command = [sys.executable, "-m", "pharos", verb, str(self.spec), "--storage", str(self.root / "results")]
-        command = [*HEARING_INTERRUPTS, *command]
+        command = [*self.within, *HEARING_INTERRUPTS, *command]
         process = subprocess.Popen(
             [*command, *arguments],
             cwd=self.root / "cwd",

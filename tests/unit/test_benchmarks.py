@@ -73,6 +73,13 @@ def test_gpu_runs_its_tiny_shape_on_a_cpu(tmp_path: Path) -> None:
     assert record["quality"]["largest difference of final losses from the PEFT loop"] < 0.05  # bfloat16
 
 
+def test_desk_ends_every_simulated_trial_once(tmp_path: Path) -> None:
+    record = measured("desk", tmp_path)
+    assert_whole(record)
+    assert record["quality"]["every trial ended once"] is True
+    assert all(0 < row["of them pruned"] < row["trials"] for table in record["tables"] for row in table["rows"])
+
+
 def test_data_prepare_makes_the_same_tokens_as_datasets(tmp_path: Path) -> None:
     record = measured("data_prepare", tmp_path)
     assert_whole(record)

@@ -7,7 +7,7 @@ An event's `time_s` is seconds since the epoch, `sequence` its place in the swee
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 SCHEMA_VERSION = 1
@@ -280,8 +280,9 @@ EVENT_KINDS: dict[str, type[Event]] = {
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
-    """Plain JSON of an event, its kind and the schema version with it."""
-    return {"schema": SCHEMA_VERSION, "kind": event.kind, **asdict(event)}
+    """Plain JSON of an event, its kind and the schema version with it; what it holds is shared with the event."""
+    # The values are plain already: asdict would copy each of them, which took half of the desk's time.
+    return {"schema": SCHEMA_VERSION, "kind": event.kind} | {f.name: getattr(event, f.name) for f in fields(event)}
 
 
 def event_from_json(record: Mapping[str, Any]) -> Event:

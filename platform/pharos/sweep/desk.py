@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pharos.plan import events as ev
 from pharos.plan.budget import trial_plan
-from pharos.plan.exchange import Admit, Evict, Orders, RoundReport, Score, ScoreReport
+from pharos.plan.exchange import Admit, Evict, Orders, RoundReport, Score, ScoreReport, SeatReport
 from pharos.plan.hyperparameters import Params
 from pharos.plan.ledger import Ledger
 from pharos.plan.metrics import ranking_metric
@@ -281,7 +281,9 @@ class Desk:
 
     def _take_in(self, pool: OpenPool, report: RoundReport) -> None:
         """Everything that a round's report causes, written as one segment of the log, then told to the proxies."""
-        known = [seat for seat in report.seats if pool.seats.get(seat.seat) == seat.number]
+        sitting = [seat for seat in report.seats if pool.seats.get(seat.seat) == seat.number]
+        # Asked again after a desk was lost, it has this round in its log already: it must not stand there twice.
+        known = [seat for seat in sitting if seat.done or seat.diverged or self._has_moved(seat)]
         batch: list[ev.Event] = [reported(seat) for seat in known]
         decided = rungs_decided(self._ledger, known, plan=self._plan, metric=self._metric)
         batch += decided
@@ -293,7 +295,7 @@ class Desk:
                 self._stops.pop(seat.number, None)
                 del pool.seats[seat.seat]
         batch += [scored(score) for score in report.scores if score.split == "test"]
-        if report.clocks:
+        if report.clocks and known:
             batch.append(finished(report, pool.num_seats, self._plan.base))
             self._board.worked(report.pool)
         self._emit(*batch)
@@ -386,8 +388,13 @@ class Desk:
     def _is_gone(self, name: str, pool: OpenPool) -> bool:
         return self._board.open.get(name) is not pool
 
+    def _has_moved(self, seat: SeatReport) -> bool:
+        return seat.clocks > self._ledger.record(seat.number).clocks
+
     def _find_pools(self) -> None:
         """The pools of a desk that was lost, with the trials in their seats, as the log left them."""
+        # Each opening has an attempt of its own in a session, or one pool would be taken for another.
+        self._board.attempts.update(event.pool for event in self._events if isinstance(event, ev.PoolOpened))
         for name, opened in self._ledger.open_pools.items():
             seats = {
                 trial.seat: trial.number

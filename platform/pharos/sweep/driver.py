@@ -246,7 +246,10 @@ class _Run:
         """Start a pool's launcher."""
         settings = pool_settings(self._staged, self._paths, pool)
         desk, state = desk_name(self._spec.name), str(self._paths.ray)
-        return run_pool_group.remote(settings, self._spec.pool, desk, state, avoided)
+        # Train's cleaner, which frees what a lost controller held, looks for the one Ray of its machine: name ours.
+        here = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
+        launcher = run_pool_group.options(runtime_env=here)
+        return launcher.remote(settings, self._spec.pool, desk, state, avoided)
 
     @contextmanager
     def _pools_sent_home(self) -> Iterator[None]:

@@ -63,7 +63,9 @@ class PoolKeeper:
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
         orders = ray.get(self._desk.staffing.remote(nodes=nodes, draining=cluster_state.get_draining_nodes() or {}))
         for name in orders.open:
-            self._launched[name] = self._launch(name, orders.avoided)
+            # A desk that was started again asks anew for pools that are on their way; they must not come twice.
+            if name not in self._launched:
+                self._launched[name] = self._launch(name, orders.avoided)
         for name in orders.cancel:
             ray.cancel(self._launched[name])
 

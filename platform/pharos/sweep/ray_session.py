@@ -39,7 +39,8 @@ WORKER = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-
+# Of the driver's environment, handed on to its workers where set: which network the ranks talk over.
+HANDED_ON = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 LOOPBACK_INTERFACE = "lo"
 """Where workers of a cluster of our own exchange shards and gradients; torch would ask what the host's name means."""
@@ -62,7 +63,7 @@ def ray_session(
     num_processes: how many Python processes the sweep will start on this machine.
     `environment.set_environment` must have run before Ray was imported.
     """
-    worker_env = WORKER | {"OMP_NUM_THREADS": str(threads_per_worker)} | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
+    worker_env = worker_environment(gpus=gpus, threads_per_worker=threads_per_worker)
     # Ray refuses a variable that the job of this driver was submitted with: what its user has set stands.
     worker_env = {name: value for name, value in worker_env.items() if name not in job_variables()}
     arguments = {
@@ -73,7 +74,7 @@ def ray_session(
         "configure_logging": True,
     }
     if address is None:
-        worker_env["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE)
+        worker_env.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE)
         # Ray warns on the terminal when it starts more processes than this; it takes its default from the cores.
         os.environ[RAY_STARTUP_CONCURRENCY] = str(max(num_processes, num_cpus))
         arguments |= {
@@ -105,6 +106,13 @@ def ray_session(
         of_ray = set(psutil.Process().children(recursive=True)) - not_of_ray
         ray.shutdown()
         end_processes(of_ray)
+
+
+def worker_environment(*, gpus: bool, threads_per_worker: int) -> dict[str, str]:
+    """What every process of the sweep finds in its environment, on whatever node."""
+    threads = {"OMP_NUM_THREADS": str(threads_per_worker)}
+    networks = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+    return WORKER | threads | networks | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
 
 
 def logs_directory() -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from math import nan
 from typing import Any
 
 from pharos.plan import events as ev
-from pharos.plan.exchange import RoundReport, ScoreReport, SeatReport
+from pharos.plan.exchange import RoundReport, ScoreReport, SeatReport, StepMetrics
 from pharos.plan.facts import BaseFacts
 from pharos.plan.flops import training_flops
 from pharos.plan.ledger import TrialRecord
 from pharos.plan.trial import TrialState
+
+STEP_FIELDS = tuple(field.name for field in fields(StepMetrics))
+"""asdict would copy each value, and every step of every trial passes here."""
 
 
 def reported(seat: SeatReport) -> ev.TrialReported:
@@ -19,7 +22,7 @@ def reported(seat: SeatReport) -> ev.TrialReported:
         number=seat.number,
         step=seat.step,
         clocks=seat.clocks,
-        steps=tuple(asdict(step) for step in seat.steps),
+        steps=tuple({name: getattr(step, name) for name in STEP_FIELDS} for step in seat.steps),
         eval_metrics=dict(seat.eval_metrics),
         best_metric=seat.best_metric,
         best_step=seat.best_step,

@@ -17,7 +17,7 @@ from pharos.spec.identity import spec_to_json
 from pharos.sweep.driver import refuse_other_spec
 from pharos.sweep.environment import set_environment
 from pharos.sweep.phases import Phases
-from pharos.sweep.ray_session import check_port
+from pharos.sweep.ray_session import check_port, worker_environment
 
 
 def test_each_second_belongs_to_the_phase_it_was_in() -> None:
@@ -36,6 +36,17 @@ def test_a_port_in_use_is_named_and_a_free_one_passes() -> None:
         with pytest.raises(ClusterError, match=f"--dashboard-port={port} is in use"):
             check_port(port)
     check_port(port)
+
+
+def test_the_network_that_the_driver_names_is_the_one_that_its_workers_talk_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth1")
+    made = worker_environment(gpus=True, threads_per_worker=4)
+    assert made["NCCL_SOCKET_IFNAME"] == "eth1"
+    assert "GLOO_SOCKET_IFNAME" not in made, "what is not set is left to the libraries"
+    assert made["OMP_NUM_THREADS"] == "4"
 
 
 def test_our_own_cluster_takes_requests_with_a_token_only_and_what_is_set_stays(
