@@ -219,8 +219,13 @@ def train(
     *,
     checkpoints: Mapping[int, Path] | None = None,
     stop_after: int | None = None,
+    hurried_at: int | None = None,
 ) -> dict[int, Run]:
-    """Train trials in one pool, each in the seat of its place (or key), and return what each of them reported."""
+    """Train trials in one pool, each in the seat of its place (or key), and return what each of them reported.
+
+    hurried_at: at which look the pool hears that it has to end its round at once; in the first round it looks up after
+    each clock.
+    """
     seats = trials if isinstance(trials, Mapping) else dict(enumerate(trials))
     return train_in(
         pool_of(model, rows, chosen),
@@ -229,6 +234,7 @@ def train(
         SingleProcess(device=torch.device("cpu")),
         checkpoints=checkpoints,
         stop_after=stop_after,
+        hurried_at=hurried_at,
     ).runs
 
 
@@ -240,6 +246,7 @@ def train_in(
     *,
     checkpoints: Mapping[int, Path] | None = None,
     stop_after: int | None = None,
+    hurried_at: int | None = None,
 ) -> ScriptedDesk:
     """The same on every rank of a group, with a pool that is there already. Seat n + i queues for seat i of n."""
     from_disk = checkpoints or {}
@@ -252,7 +259,14 @@ def train_in(
         for seat, plan in seats.items()
     ]
     desk = ScriptedDesk(num_seats=chosen.num_seats, queue=queue, stop_after=stop_after)
-    run_pool(settings=chosen, pool=pool, group=group, exchange=desk.exchange)
+    looks = itertools.count(1)
+    run_pool(
+        settings=chosen,
+        pool=pool,
+        group=group,
+        exchange=desk.exchange,
+        is_hurried=lambda: next(looks) == hurried_at,
+    )
     return desk
 
 

@@ -49,3 +49,29 @@ def test_the_best_evaluation_is_remembered_over_a_pause(phi_fp64: nn.Module, row
     assert (resumed.best_metric, resumed.best_step) == (uninterrupted.best_metric, uninterrupted.best_step)
     kept = {resumed.checkpoint, resumed.best_checkpoint}
     assert {str(path) for path in (tmp_path / "parts" / "0001").iterdir()} == kept
+
+
+def test_a_pool_that_is_called_back_in_mid_round_costs_no_number(
+    phi_fp64: nn.Module, rows: Rows, tmp_path: Path
+) -> None:
+    """Its trials are saved where they are, not evaluated there, and evaluated later where they would have been."""
+    whole, parts = (settings(tmp_path / name, report_every=8) for name in ("whole", "parts"))
+    uninterrupted = train(phi_fp64, rows, WITH_DROPOUT, whole)
+    first = train(phi_fp64, rows, WITH_DROPOUT, parts, hurried_at=5, stop_after=1)
+    assert {run.last.clocks for run in first.values() if run.last} == {5}
+    assert not any(run.eval_losses for run in first.values())
+    resumed = train(phi_fp64, rows, WITH_DROPOUT, parts, checkpoints={n: run.checkpoint for n, run in first.items()})
+    for number, run in uninterrupted.items():
+        assert distance(run, joined(first[number], resumed[number])) == 0.0
+        assert run.eval_losses == resumed[number].eval_losses
+
+
+def test_trials_of_different_standing_are_each_evaluated_where_they_would_be_alone(
+    phi_fp64: nn.Module, rows: Rows, tmp_path: Path
+) -> None:
+    whole, parts = (settings(tmp_path / name, report_every=8) for name in ("whole", "parts"))
+    uninterrupted = train(phi_fp64, rows, WITH_DROPOUT[:2], whole)
+    first = train(phi_fp64, rows, WITH_DROPOUT[:1], parts, hurried_at=3, stop_after=1)
+    both = train(phi_fp64, rows, WITH_DROPOUT[:2], parts, checkpoints={0: first[0].checkpoint})
+    assert uninterrupted[0].eval_losses == pytest.approx(both[0].eval_losses, abs=1e-12)
+    assert uninterrupted[1].eval_losses == pytest.approx(both[1].eval_losses, abs=1e-12)

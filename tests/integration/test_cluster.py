@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
-import subprocess
-import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -13,39 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.small_sweep import Workplace, wait_until, workplace
-
-START_S = 120
-"""How long a node may take to come up on a busy machine."""
-
-
-def start_node(place: Workplace, log: Path, *arguments: str) -> None:
-    """`ray start`, in the foreground, so that ending it ends the node."""
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus=1", "--disable-usage-stats", "--block"]
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [*command, *arguments],
-            cwd=place.root,
-            env=place.environment,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    place.started.append(process)
-    wait_until(
-        lambda: "Ray runtime started" in log.read_text() or process.poll() is not None,
-        "no node came up",
-        timeout_s=START_S,
-    )
-    assert process.poll() is None, log.read_text()
-
-
-def free_ports(number: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+from tests.support.ray_nodes import free_ports, start_node
+from tests.support.small_sweep import Workplace, workplace
 
 
 @pytest.fixture

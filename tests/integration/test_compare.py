@@ -119,6 +119,8 @@ def test_ui_serves_the_store_until_it_is_stopped_and_leaves_no_process(storage: 
         assert ui.stdout.readline().startswith("ready: ")
         left = psutil.Process(ui.pid).children(recursive=True)
         assert left
+        sockets = [s for process in left for s in process.net_connections("tcp") if s.status == psutil.CONN_LISTEN]
+        assert {(s.laddr.ip, s.laddr.port) for s in sockets} == {("127.0.0.1", port)}
         runs = MlflowRuns(f"http://127.0.0.1:{port}", "pharos")
         runs.attach("many", next(log_of(storage / "many").read()).time_s)
         assert runs.trial_run_id(15)

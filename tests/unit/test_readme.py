@@ -70,6 +70,21 @@ RUN_BY = {
     "pharos merge": "tests/unit/handover/test_export.py::test_the_verbs_say_what_where_and_what_next",
     "pharos export": "tests/unit/handover/test_export.py::test_the_verbs_say_what_where_and_what_next",
     "pharos rerun": "tests/unit/sweep/test_rerun.py::test_the_verb_shows_both_curves_and_its_exit_code_is_the_verdict",
+    "ssh -N -L": "tests/unit/test_readme.py::test_the_tunnel_is_to_the_dashboards_port",
+    "export RAY_API_SERVER_ADDRESS=": "tests/unit/test_readme.py::test_the_tunnel_is_to_the_dashboards_port",
+    "pharos doctor": "tests/unit/sweep/test_doctor.py::test_the_verb_looks_at_this_machine_and_starts_no_ray",
+    "pharos doctor search_spaces/quickstart.yaml --address": (
+        "tests/integration/test_doctor.py::test_every_node_is_looked_at_and_what_lies_between_them"
+    ),
+    "pharos watch-notices": (
+        "tests/integration/test_notices.py::test_a_preempted_node_is_draining_in_ray_until_the_clouds_deadline"
+    ),
+    "pharos submit": "tests/integration/test_jobs.py::test_a_sweep_is_submitted_stopped_and_resumed_by_its_name",
+    "pharos status": "tests/integration/test_jobs.py::test_a_sweep_is_submitted_stopped_and_resumed_by_its_name",
+    "pharos logs": "tests/integration/test_jobs.py::test_a_sweep_is_submitted_stopped_and_resumed_by_its_name",
+    "pharos stop": "tests/integration/test_jobs.py::test_a_sweep_is_submitted_stopped_and_resumed_by_its_name",
+    "pharos resume": "tests/integration/test_jobs.py::test_a_sweep_is_submitted_stopped_and_resumed_by_its_name",
+    "ray job submit": "tests/integration/test_jobs.py::test_rays_own_command_runs_a_sweep_from_a_checkout",
     "mlflow ui": "tests/unit/test_readme.py::test_mlflow_has_the_command",
     "ray start": "tests/integration/test_cluster.py::test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token",
     "export RAY_AUTH_TOKEN=$(": "tests/unit/test_readme.py::test_a_token_is_made",
@@ -152,8 +167,17 @@ def test_mlflow_has_the_command() -> None:
     assert command.endswith("sqlite:///pharos-results/mlflow.db")  # where test_the_python runs against one
 
 
+def test_the_tunnel_is_to_the_dashboards_port() -> None:
+    from pharos.sweep.jobs_api import DASHBOARD_PORT
+
+    [tunnel] = {command for command in commands() if command.startswith("ssh ")}
+    [address] = {command for command in commands() if command.startswith("export RAY_API_SERVER_ADDRESS=")}
+    assert f" {DASHBOARD_PORT}:localhost:{DASHBOARD_PORT} " in tunnel
+    assert address.endswith(f"=http://127.0.0.1:{DASHBOARD_PORT}")
+
+
 def test_a_token_is_made() -> None:
-    [command] = {command for command in commands() if command.startswith("export ")}
+    [command] = {command for command in commands() if command.startswith("export RAY_AUTH_TOKEN=")}
     program = command.partition("$(python ")[2].removesuffix(")")
     run = subprocess.run([sys.executable, *shlex.split(program)], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"[0-9a-f]{64}\n", run.stdout)

@@ -11,11 +11,24 @@ import sys
 import typer
 
 from pharos import __version__
-from pharos.cli import compare, data, export, promotion, report, rerun, sweeps, use
+from pharos.cli import cluster, compare, data, export, jobs, promotion, report, rerun, sweeps, use
 from pharos.cli.app import app
 from pharos.errors import PharosError
 
-__all__ = ["app", "compare", "data", "export", "main", "promotion", "report", "rerun", "sweeps", "use"]
+__all__ = [
+    "app",
+    "cluster",
+    "compare",
+    "data",
+    "export",
+    "jobs",
+    "main",
+    "promotion",
+    "report",
+    "rerun",
+    "sweeps",
+    "use",
+]
 
 
 @app.command(rich_help_panel="Pharos")

@@ -7,10 +7,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-TRAIN, COMPARE, USE = "Train", "Compare and repeat", "Use a model"
+TRAIN, CLUSTER, COMPARE, USE = "Train", "On a cluster, or in another terminal", "Compare and repeat", "Use a model"
 """Panels of `pharos --help`."""
 ORDER = (
     *("plan", "sweep", "train", "data"),
+    *("doctor", "submit", "status", "logs", "stop", "resume", "watch-notices"),
     *("compare", "report", "ui", "rerun"),
     *("models", "promote", "rollback", "eval", "chat", "export", "merge"),
 )

@@ -86,22 +86,39 @@ def _without_search(spec: SweepSpec) -> SweepSpec:
 
 
 def _run(spec: SweepSpec, path: Path, address: str | None, dashboard_port: int | None) -> None:
-    """Plan, stage, run with a live view, show the result. An interrupt leaves a message and a sweep to resume."""
+    """Run a sweep's file; as a job of a cluster, from where it stays when the job has ended."""
+    from pharos.sweep.in_job import is_job, keep_files, refuse_relative
+
+    if is_job():
+        refuse_relative(spec.storage)
+        path = keep_files(spec, path)
+    run_spec(spec, path.absolute().parent, address=address, dashboard_port=dashboard_port)
+
+
+def run_spec(spec: SweepSpec, root: Path, *, address: str | None, dashboard_port: int | None) -> None:
+    """Plan, stage, run with a live view, show the result. An interrupt leaves a message and a sweep to resume.
+
+    root: what the spec's relative paths are relative to.
+    """
     from rich.console import Console
 
     from pharos import console
     from pharos.sweep.environment import set_environment
+    from pharos.sweep.in_job import is_job
     from pharos.sweep.paths import SweepPaths
     from pharos.sweep.staging import outlook, stage
 
-    root = path.absolute().parent
     screen = Console(highlight=False)
     plan = outlook(spec, root=root)
     console.show_plan(plan, spec, console=screen)
     signal.signal(signal.SIGTERM, _interrupt)
+    if is_job():
+        # What started the cluster may have had interrupts ignored, as scripts do in the background; jobs inherit that.
+        signal.signal(signal.SIGINT, _interrupt)
     set_environment(address=address)
     try:
-        with console.LiveSweep(screen, plan) as view:
+        with console.LiveSweep(screen, plan) as live:
+            view = console.StatusLines(live, sweep=spec.name, write=screen.out) if is_job() else live
             staged = stage(spec, root=root, progress=view.phase)
             from pharos.sweep.driver import Cluster, run_sweep
 

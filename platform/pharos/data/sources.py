@@ -97,6 +97,16 @@ def find_sources(spec: DataSpec, *, root: Path) -> dict[Split, Source]:
     return {split: _read_as(source, spec) for split, source in sources.items()}
 
 
+def files_of(name: str, *, root: Path, key: str) -> list[Path]:
+    """The local files that one name means, those for other splits that lie beside them included. Raises DataError."""
+    mistakes: list[str] = []
+    found = _find(name, key, root, mistakes)
+    if mistakes:
+        raise DataError("\n".join(mistakes))
+    locations = [found.files, *found.others.values()]
+    return sorted({Path(location) for files in locations for location in files.values()})
+
+
 def key_of(spec: DataSpec, split: Split) -> str:
     """The field that names a split's rows, as messages begin with it."""
     named = getattr(spec, split)

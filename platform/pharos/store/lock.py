@@ -59,6 +59,16 @@ def store_lock(folder: Path, *, patience: Patience = Patience()) -> Iterator[Non
         _release(place, owner)
 
 
+def lock_host(folder: Path) -> str | None:
+    """The machine that holds a folder of a mirror at its store, as its lock there says; none where there is no lock.
+
+    One that died without a word still stands there, until another takes over.
+    """
+    place = mirrored(folder)
+    holder = None if place is None else _holder(place)
+    return None if holder is None else holder.get("host", "unknown")
+
+
 def _refuse_held(place: Mirrored, owner: str, patience: Patience) -> None:
     holder = _holder(place)
     if holder is None or holder.get("mirror") == place.identity:

@@ -6,12 +6,10 @@ Running it again resumes: the event log says what is left to do. Whatever it sta
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -35,7 +33,7 @@ from pharos.sweep.names import HEAD, UNTRAINED, desk_name
 from pharos.sweep.paths import SweepPaths, sweep_lock
 from pharos.sweep.phases import Phases
 from pharos.sweep.pool import run_pool_group
-from pharos.sweep.ray_session import ray_session
+from pharos.sweep.ray_session import logs_directory, ray_session, refuse_second_actor
 from pharos.sweep.result_file import has_result, leave_result
 from pharos.sweep.retention import Retention
 from pharos.sweep.search import SweepSearch
@@ -186,6 +184,7 @@ class _Run:
             dashboard_port=cluster.dashboard_port,
         ):
             check_before_pools(self._staged)
+            refuse_second_actor(desk_name(self._spec.name), f"name={self._spec.name}")
             self._desk = (
                 ray.remote(DeskActor)
                 .options(
@@ -365,10 +364,10 @@ class _Run:
             raise self._keeper.error
         failure = ray.get(self._desk.failure.remote())
         if failure is not None:
-            logs = Path(tempfile.gettempdir(), "ray", "session_latest", "logs")
             raise SweepFailed(
                 f"the pool could not be kept alive: {failure}\n"
-                f"Its workers' logs: {logs}\nFinished trials are kept; run the same command again to resume."
+                f"Its workers' logs, on the nodes where they ran: {logs_directory()}\n"
+                "Finished trials are kept; run the same command again to resume."
             )
 
     def _ledger(self) -> Ledger:

@@ -1,6 +1,8 @@
 """Ray for the length of a sweep: a cluster of our own on this machine, or one that is there already.
 
-The dashboard process stays on, on loopback: Ray Train asks its State API when it cleans up placement groups.
+The dashboard process stays on: Ray Train asks its State API when it cleans up placement groups. Every socket of a
+cluster of our own is on loopback, and wants a token wherever more than figures can be had: see `environment.LOCAL`.
+What cannot be bound is the port at which torch's workers meet: it is on all interfaces as long as a pool is open.
 """
 
 from __future__ import annotations
@@ -12,12 +14,16 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psutil
 import ray
 
 from pharos.errors import ClusterError
+from pharos.sweep.in_job import job_variables
 from pharos.sweep.names import NAMESPACE
+
+logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Pools exchange small values only; Ray's default would take a third of the memory."""
@@ -35,6 +41,8 @@ WORKER = {
 }
 
 
+LOOPBACK_INTERFACE = "lo"
+"""Where workers of a cluster of our own exchange shards and gradients; torch would ask what the host's name means."""
 RAY_STARTUP_CONCURRENCY = "RAY_worker_maximum_startup_concurrency"
 """Ray spells the names of its settings in lower case."""
 
@@ -55,6 +63,8 @@ def ray_session(
     `environment.set_environment` must have run before Ray was imported.
     """
     worker_env = WORKER | {"OMP_NUM_THREADS": str(threads_per_worker)} | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
+    # Ray refuses a variable that the job of this driver was submitted with: what its user has set stands.
+    worker_env = {name: value for name, value in worker_env.items() if name not in job_variables()}
     arguments = {
         "namespace": NAMESPACE,
         "runtime_env": {"env_vars": worker_env},
@@ -63,6 +73,7 @@ def ray_session(
         "configure_logging": True,
     }
     if address is None:
+        worker_env["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE)
         # Ray warns on the terminal when it starts more processes than this; it takes its default from the cores.
         os.environ[RAY_STARTUP_CONCURRENCY] = str(max(num_processes, num_cpus))
         arguments |= {
@@ -78,6 +89,8 @@ def ray_session(
         check_address(address)
         arguments["address"] = address
     not_of_ray = set(psutil.Process().children(recursive=True))
+    # Ray prints what its daemons say of lost workers, whatever log_to_driver says; the event log tells it in our words.
+    ray._private.worker.print_to_stdstream = _note
     try:
         ray.init(**arguments)
     except Exception as error:
@@ -92,6 +105,23 @@ def ray_session(
         of_ray = set(psutil.Process().children(recursive=True)) - not_of_ray
         ray.shutdown()
         end_processes(of_ray)
+
+
+def logs_directory() -> str:
+    """Where Ray keeps the logs of this cluster's processes, the same path on every node."""
+    return str(ray._private.worker.global_worker.node.get_logs_dir_path())
+
+
+def refuse_second_actor(actor: str, key: str) -> None:
+    """Raise ClusterError where the cluster has an actor of this name: another sweep, from another storage."""
+    try:
+        ray.get_actor(actor, namespace=NAMESPACE)
+    except ValueError:
+        return
+    raise ClusterError(
+        f"{key} is the name of a sweep that runs on this cluster already, from another storage. "
+        "Wait for it, stop it, or give this one another name."
+    )
 
 
 def end_processes(processes: Iterable[psutil.Process]) -> None:
@@ -130,6 +160,12 @@ def check_address(address: str) -> None:
             f"--address={address} does not answer ({error}). Start the cluster, correct the address (or RAY_ADDRESS), "
             "or leave it out to start Ray on this machine."
         ) from error
+
+
+def _note(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """A message of Ray's daemons, for whoever turns debugging on."""
+    del ignore_prefix
+    logger.debug("%s: %s", data.get("pid"), "\n".join(data["lines"]))
 
 
 def _first_line(error: BaseException) -> str:

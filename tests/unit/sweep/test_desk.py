@@ -3,88 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.support.plans import a_plan, a_spec
+from tests.support.fake_pool import NUM_CLOCKS, REPORT_EVERY, FakePool, a_desk, ledger_of, run
 
-from pharos.plan.exchange import Orders, RoundReport, RoundTimes, Score, ScoreReport, SeatReport
-from pharos.plan.ledger import Ledger
+from pharos.plan.exchange import Score, ScoreReport
 from pharos.plan.trial import Repeat, TrialState
-from pharos.sweep.desk import Desk, Patience
-from pharos.track.event_log import EventLog
-
-NUM_CLOCKS = 40
-REPORT_EVERY = 10
-RUNGS = (10, 20)
-
-
-class FakePool:
-    """A pool that trains nothing: a trial's metric is given by its number, and its clocks advance by rounds."""
-
-    def __init__(self, desk: Desk, metric: Callable[[int, int], float], *, num_seats: int = 4, name: str = "pool-0"):
-        self.desk, self.metric, self.num_seats, self.name = desk, metric, num_seats, name
-        self.live: dict[int, tuple[int, int]] = {}
-        self.round = 0
-        self.order = 1
-        self.scored: list[Score] = []
-        self.closed = False
-
-    async def attach(self) -> None:
-        self.live.clear()
-        self.attempt = await self.desk.attach(self.name, "key", workers=2, num_seats=self.num_seats)
-        await self.obey(await self.desk.exchange(self.attempt, self.report()))
-
-    async def turn(self) -> Orders:
-        for seat, (number, clocks) in self.live.items():
-            self.live[seat] = (number, clocks + REPORT_EVERY)
-        orders = await self.desk.exchange(self.attempt, self.report())
-        await self.obey(orders)
-        return orders
-
-    async def obey(self, orders: Orders) -> None:
-        for eviction in orders.evict:
-            assert self.live.pop(eviction.seat)[0] == eviction.number
-        for admission in orders.admit:
-            assert admission.seat not in self.live
-            done = 0 if admission.checkpoint is None else int(admission.checkpoint.rsplit("-", 1)[1])
-            self.live[admission.seat] = (admission.trial.number, done)
-        self.scored = list(orders.score)
-        self.closed = orders.close
-
-    def report(self) -> RoundReport:
-        seats = [self.seat_report(seat, number, clocks) for seat, (number, clocks) in self.live.items()]
-        self.round += 1
-        return RoundReport(
-            pool=self.name,
-            round=self.round,
-            clocks=REPORT_EVERY if seats else 0,
-            live_seat_clocks=REPORT_EVERY * len(seats),
-            num_tokens=100,
-            num_padded_tokens=120,
-            times=RoundTimes(clocks_s=1.0),
-            seats=tuple(seats[:: self.order]),
-            scores=tuple(ScoreReport(number=s.number, split=s.split, metrics={"test_loss": 1.5}) for s in self.scored),
-        )
-
-    def seat_report(self, seat: int, number: int, clocks: int) -> SeatReport:
-        value = self.metric(number, clocks)
-        finite = value == value
-        return SeatReport(
-            number=number,
-            seat=seat,
-            step=clocks,
-            clocks=clocks,
-            eval_metrics={"eval_loss": value} if finite else {},
-            best_metric=value if finite else None,
-            best_step=clocks,
-            best_checkpoint=f"/trials/{number}/step-{clocks}",
-            checkpoint=f"/trials/{number}/step-{clocks}",
-            done=clocks >= NUM_CLOCKS,
-            diverged=None if finite else "loss is nan at step 7",
-        )
+from pharos.sweep.desk import Desk
 
 
 async def drive(desk: Desk, pool: FakePool, numbers: range) -> list[int]:
@@ -108,24 +35,8 @@ async def drive(desk: Desk, pool: FakePool, numbers: range) -> list[int]:
     return ended
 
 
-def a_desk(tmp_path: Path, *, num_trials: int = 8) -> Desk:
-    spec = a_spec(max_steps=NUM_CLOCKS, num_trials=num_trials)
-    plan = a_plan(spec, rungs=RUNGS, report_every=REPORT_EVERY, num_seats=4, base_key="key")
-    return Desk(
-        spec, plan, EventLog(tmp_path / "events"), patience=Patience(refill_s=0.05, idle_s=0.05), now=lambda: 1.0
-    )
-
-
-def ledger_of(tmp_path: Path) -> Ledger:
-    return Ledger.of(EventLog(tmp_path / "events").read())
-
-
 def a_scattered_metric(number: int, clocks: int) -> float:
     return (number * 7) % 5 + 1.0
-
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, timeout=30))
 
 
 def test_every_trial_runs_once_and_halving_stops_the_weak_but_never_the_baseline(tmp_path: Path) -> None:

@@ -41,11 +41,8 @@ def test_a_port_in_use_is_named_and_a_free_one_passes() -> None:
 def test_our_own_cluster_takes_requests_with_a_token_only_and_what_is_set_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("RAY_AUTH_MODE")
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    set_environment(address="10.0.0.1:6379")
-    assert "RAY_AUTH_MODE" not in os.environ, "a cluster that is there has a mode of its own"
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        monkeypatch.delenv(name, raising=False)
     set_environment(address=None)
     token = os.environ["RAY_AUTH_TOKEN"]
     assert os.environ["RAY_AUTH_MODE"] == "token"
@@ -56,6 +53,38 @@ def test_our_own_cluster_takes_requests_with_a_token_only_and_what_is_set_stays(
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     set_environment(address=None)
     assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_a_cluster_that_is_there_is_sent_the_token_that_there_is_and_none_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+
+    def mode() -> str:
+        set_environment(address="10.0.0.1:6379")
+        found = os.environ.pop("RAY_AUTH_MODE")
+        assert not (set(names) & os.environ.keys()) - given.keys()
+        return found
+
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given: dict[str, str] = {}
+    assert mode() == "disabled"
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("a token")
+    assert mode() == "token"
+    (tmp_path / ".ray" / "auth_token").unlink()
+    for name, value in (("RAY_AUTH_TOKEN", "a token"), ("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))):
+        (tmp_path / "token").write_text("a token")
+        given = {name: value}
+        monkeypatch.setenv(name, value)
+        assert mode() == "token"
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    given = {"RAY_AUTH_MODE": "disabled"}
+    set_environment(address="10.0.0.1:6379")
+    assert os.environ["RAY_AUTH_MODE"] == "disabled", "what is set stays"
 
 
 @dataclass(frozen=True)
