@@ -30,7 +30,9 @@ def place(tmp_path: Path, small_base: Path) -> Iterator[Workplace]:
     pool = {"workers": 2, "seats_per_worker": 1, "sharding": "zero3"}
     search = {"num_trials": 3, "space": {"optim.learning_rate": {"log_uniform": [1e-5, 3e-2]}}}
     base = tmp_path / "place" / "own-base"
-    place = workplace(tmp_path / "place", base, search=search, pool=pool, test={"generate": False})
+    place = workplace(
+        tmp_path / "place", base, search=search, pool=pool, test={"generate": False}, keep={"adapters": 1}
+    )
     shutil.copytree(small_base, base)
     place.environment |= CREDENTIALS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
@@ -103,4 +105,8 @@ def test_a_node_that_sees_no_local_storage_is_named_and_works_with_an_object_sto
         assert len(set(opened.nodes)) == 2
         assert [event.state for event in events if event.kind == "sweep_ended"] == ["COMPLETED"]
         assert sum(event.kind == "trial_ended" for event in events) == 3
+        removed = {number for event in events if event.kind == "adapters_removed" for number in event.numbers}
+        left = {int(name.partition("/")[0]) for name in bucket.store(NAME, "trials").names()}
+        assert removed
+        assert left == {0, 1, 2} - removed
         place.end_everything()
