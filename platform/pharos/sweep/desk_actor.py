@@ -13,4 +13,4 @@ from pharos.track.event_log import EventLog
 class DeskActor(Desk):
     def __init__(self, spec: SweepSpec, plan: SweepPlan, log: EventLog) -> None:
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(spec, plan, EventLog(log.directory), restarted=restarted)
+        super().__init__(spec, plan, log, restarted=restarted)
