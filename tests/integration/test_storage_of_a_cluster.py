@@ -8,15 +8,14 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.test_cluster import START_S, free_ports, start_node
 from tests.support.object_store import CREDENTIALS, Bucket
-from tests.support.small_sweep import NAME, Workplace, wait_until, workplace
+from tests.support.ray_nodes import free_ports, start_node
+from tests.support.small_sweep import NAME, Workplace, workplace
 
 from pharos.store.mirror import local_storage
 from pharos.track.event_log import EventLog
@@ -50,28 +49,6 @@ def has_namespaces() -> bool:
     return tried.returncode == 0
 
 
-def start_blind_node(place: Workplace, log: Path, address: str) -> None:
-    """`ray start` where the place of the test is empty."""
-    ray = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus=1", "--disable-usage-stats", "--block"]
-    command = ["unshare", "--mount", "sh", "-c", HIDE, "sh", str(place.root), *ray]
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [*command, f"--address={address}", "--node-ip-address=127.0.0.1"],
-            cwd="/",
-            env=place.environment,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    place.started.append(process)
-    wait_until(
-        lambda: "Ray runtime started" in log.read_text() or process.poll() is not None,
-        "no node came up",
-        timeout_s=START_S,
-    )
-    assert process.poll() is None, log.read_text()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not has_namespaces(), reason="mount namespaces need root, and unshare of util-linux")
@@ -87,7 +64,12 @@ def test_a_node_that_sees_no_local_storage_is_named_and_works_with_an_object_sto
             *("--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={directory}"),
             *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}"),
         )
-        start_blind_node(place, tmp_path / "node.log", address)
+        start_node(
+            place,
+            tmp_path / "node.log",
+            *(f"--address={address}", "--node-ip-address=127.0.0.1"),
+            under=["unshare", "--mount", "sh", "-c", HIDE, "sh", str(place.root)],
+        )
         place.environment["RAY_ADDRESS"] = address
 
         refused = place.run("sweep")
