@@ -7,7 +7,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 STAMP := .venv/.installed
 # Debian packages that the slow tests need; installed only where apt and the right to use it are there.
-DEBIAN_PACKAGES := chromium
+DEBIAN_PACKAGES := chromium postgresql prometheus
 
 .DEFAULT_GOAL := help
 .PHONY: help install sweep test test-slow lint format bench lock clean

@@ -10,6 +10,7 @@
     compare             pharos compare of 1,000 trials, from the event log and from MLflow
     evaluation          answers and losses of `pharos eval`, against plain transformers
     quickstart_quality  what the quickstart finds, and in which time
+    metrics             what measuring costs a clock
     merge               an adapter merged into a 4 GB base: memory, and time against copying the files
     checkpoints         a trial's checkpoint: flushed to the disk, and brought to an object store
     gpu                 an 8B-shaped model on one GPU
@@ -39,6 +40,7 @@ NAMES = (
     "compare",
     "evaluation",
     "quickstart_quality",
+    "metrics",
     "merge",
     "checkpoints",
     "gpu",

@@ -12,7 +12,7 @@ from tests.support.plans import a_plan, a_spec
 from pharos.plan.exchange import Orders, RoundReport, RoundTimes, Score, ScoreReport, SeatReport
 from pharos.plan.ledger import Ledger
 from pharos.spec.model import PoolSpec
-from pharos.sweep.desk import Desk, Patience
+from pharos.sweep.desk import Desk, EventListener, Patience
 from pharos.track.event_log import EventLog
 
 NUM_CLOCKS = 40
@@ -106,14 +106,20 @@ class FakePool:
 
 
 def a_desk(
-    tmp_path: Path, *, num_trials: int = 8, restarted: bool = False, rungs: tuple[int, ...] = RUNGS, **pool: Any
+    tmp_path: Path,
+    *,
+    num_trials: int = 8,
+    restarted: bool = False,
+    rungs: tuple[int, ...] = RUNGS,
+    listener: EventListener | None = None,
+    **pool: Any,
 ) -> Desk:
     spec = a_spec(max_steps=NUM_CLOCKS, num_trials=num_trials)
     spec = spec.model_copy(update={"pool": PoolSpec.model_validate(spec.pool.model_dump() | pool)})
     plan = a_plan(spec, rungs=rungs, report_every=REPORT_EVERY, num_seats=4, base_key="key")
     patience = Patience(refill_s=0.05, idle_s=0.05)
     log = EventLog(tmp_path / "events")
-    return Desk(spec, plan, log, patience=patience, now=lambda: 1.0, restarted=restarted)
+    return Desk(spec, plan, log, patience=patience, now=lambda: 1.0, restarted=restarted, listener=listener)
 
 
 def ledger_of(tmp_path: Path) -> Ledger:

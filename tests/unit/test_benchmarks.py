@@ -95,6 +95,14 @@ def test_evaluation_gives_the_answers_and_losses_of_plain_transformers(tmp_path:
     assert all(row["ratio"] > 0 for table in record["tables"] for row in table["rows"])
 
 
+def test_metrics_tells_what_measuring_costs(tmp_path: Path) -> None:
+    record = measured("metrics", tmp_path)
+    assert_whole(record)
+    [row] = record["tables"][1]["rows"]
+    assert 0 < row["every clock us"] < row["clock us"]
+    assert row["% of a clock"] > 0
+
+
 @pytest.mark.slow
 def test_compare_finds_the_same_trials_in_the_log_and_in_mlflow(tmp_path: Path) -> None:
     record = measured("compare", tmp_path)

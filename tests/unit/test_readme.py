@@ -57,6 +57,18 @@ RUN_BY = {
     "pharos ui": (
         "tests/integration/test_compare.py::test_ui_serves_the_store_until_it_is_stopped_and_leaves_no_process"
     ),
+    "pharos top": "tests/unit/console/test_top.py::test_the_verb_watches_the_only_sweep_that_runs",
+    "pharos top quickstart --address": (
+        "tests/integration/test_dashboards.py::test_top_asks_the_desk_of_a_sweep_on_the_cluster"
+    ),
+    "prometheus --config.file": (
+        "tests/integration/test_dashboards.py::test_every_query_of_every_panel_has_data_but_those_that_need_a_gpu"
+    ),
+    "promtool test rules": (
+        "tests/integration/test_dashboards.py::test_every_alert_fires_in_one_case_and_is_silent_in_another"
+    ),
+    "python dashboards/look.py": "tests/unit/test_dashboards.py::test_the_script_writes_a_page",
+    "python dashboards/build.py": "tests/unit/test_dashboards.py::test_the_json_is_what_the_script_writes",
     "pharos train": "tests/integration/test_train.py::test_it_trains_the_files_own_values_in_one_seat_over_all_workers",
     "pharos eval": "tests/unit/cli/test_use.py::test_eval_prints_a_table_and_leaves_its_files",
     "printf": "tests/unit/cli/test_use.py::test_chat_answers_the_lines_of_a_pipe",
@@ -88,6 +100,18 @@ RUN_BY = {
     "mlflow ui": "tests/unit/test_readme.py::test_mlflow_has_the_command",
     "ray start": "tests/integration/test_cluster.py::test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token",
     "export RAY_AUTH_TOKEN=$(": "tests/unit/test_readme.py::test_a_token_is_made",
+    ". .venv/bin/activate": "tests/unit/test_readme.py::test_make_has_the_targets",
+    "export RAY_AUTH_MODE=token": "tests/cluster/test_cluster_page.py::test_every_ray_start_of_the_page_keeps",
+    "export STORAGE=": "tests/cluster/test_cluster_page.py::test_pharos_takes_the_command",
+    "export TRACKING=": "tests/cluster/test_cluster_page.py::test_pharos_takes_the_command",
+    "ray get-auth-token --generate": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
+    "pharos chat": "tests/unit/cli/test_use.py::test_chat_with_two_models_names_who_speaks",
+    "chmod 600 ~/.ray/auth_token": "tests/cluster/test_cluster_page.py::test_every_ray_start_of_the_page_keeps",
+    "ray stop": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
+    "ray up cluster/aws.yaml": "tests/cluster/test_aws.py::test_head_and_workers_are_made_as_the_file_says",
+    "ray exec cluster/aws.yaml": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
+    "ray dashboard cluster/aws.yaml": "tests/cluster/test_cluster_page.py::test_ray_takes_the_command",
+    "ray down cluster/aws.yaml": "tests/cluster/test_aws.py::test_head_and_workers_are_made_as_the_file_says",
 }
 
 

@@ -11,7 +11,7 @@ import sys
 import typer
 
 from pharos import __version__
-from pharos.cli import cluster, compare, data, export, jobs, promotion, report, rerun, sweeps, use
+from pharos.cli import cluster, compare, data, export, jobs, promotion, report, rerun, sweeps, top, use
 from pharos.cli.app import app
 from pharos.errors import PharosError
 
@@ -27,6 +27,7 @@ __all__ = [
     "report",
     "rerun",
     "sweeps",
+    "top",
     "use",
 ]
 

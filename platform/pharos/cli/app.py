@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 TRAIN, CLUSTER, COMPARE, USE = "Train", "On a cluster, or in another terminal", "Compare and repeat", "Use a model"
 """Panels of `pharos --help`."""
 ORDER = (
-    *("plan", "sweep", "train", "data"),
+    *("plan", "sweep", "train", "top", "data"),
     *("doctor", "submit", "status", "logs", "stop", "resume", "watch-notices"),
     *("compare", "report", "ui", "rerun"),
     *("models", "promote", "rollback", "eval", "chat", "export", "merge"),

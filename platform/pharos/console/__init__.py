@@ -18,6 +18,7 @@ from pharos.console.rerun_view import show_curves
 from pharos.console.result_view import show_result
 from pharos.console.row_view import show_rows
 from pharos.console.status_lines import StatusLines
+from pharos.console.top import show_top
 
 __all__ = [
     "LiveSweep",
@@ -41,6 +42,7 @@ __all__ = [
     "show_rows",
     "show_sweep",
     "show_sweeps",
+    "show_top",
     "show_version",
     "steps_progress",
     "told",

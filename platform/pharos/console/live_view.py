@@ -15,6 +15,7 @@ from pharos.console.narration import Line, narrate
 from pharos.plan import events as ev
 from pharos.plan import words
 from pharos.plan.ledger import Ledger, TrialRecord
+from pharos.plan.standing import LoggedPlan
 from pharos.plan.sweep_plan import SweepPlan
 from pharos.plan.trial import BASELINE, TrialState
 
@@ -31,7 +32,7 @@ WIDE = 110
 class LiveState:
     """What the view knows. started_s: time of this session's first event; rounds: the last ones, for throughput."""
 
-    plan: SweepPlan
+    plan: SweepPlan | LoggedPlan
     entered_s: float
     ledger: Ledger = field(default_factory=Ledger)
     phase: str = ""
@@ -135,7 +136,7 @@ def _seats(state: LiveState, *, num_seats: int, width: int) -> RenderableType:
             words.metric(metric, last.get(metric)),
             words.metric(metric, trial.score),
         ]
-        table.add_row(*cells, *([Text(words.params(trial.plan.params), style="dim")] if width >= WIDE else []))
+        table.add_row(*cells, *([_chosen(words.params(trial.plan.params), style="dim")] if width >= WIDE else []))
     more = len(places) - num_seats
     return table if more <= 0 else Group(table, Text(f"and {words.plural(more, 'more seat')}", style="dim"))
 
@@ -158,7 +159,7 @@ def _leaderboard(leaders: Sequence[tuple[int, TrialRecord]], metric: str) -> Tab
             Text(words.metric(metric, trial.score), style="green" if rank == 1 else ""),
             Text(str(trial.state), style="" if trial.state == TrialState.RUNNING else "dim"),
             str(trial.best_step),
-            Text(
+            _chosen(
                 ("baseline: " if is_baseline else "") + words.params(trial.plan.params),
                 style="cyan" if is_baseline else "dim",
             ),
@@ -182,7 +183,7 @@ def _seconds_left(state: LiveState) -> float | None:
     # The slowest trial that is seated bounds it from below: it advances one clock of the pool at a time.
     longest = max(trial.plan.num_clocks - trial.clocks for trial in running) * len(running)
     expected = state.plan.expected_trial_clocks - state.ledger.totals.live_seat_clocks
-    expected += state.plan.num_repeats * state.plan.baseline.num_clocks
+    expected += state.plan.repeat_clocks
     return max(expected, longest if _all_seated(state) else 0, 0) / rate
 
 
@@ -206,10 +207,14 @@ def _trial(number: int) -> Text:
     return Text(words.short_trial(number), style="cyan" if number == BASELINE else "")
 
 
+def _chosen(text: str, *, style: str) -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
 def _table(*names: str) -> Table:
-    """A table without lines, whose cells are cut rather than broken."""
+    """A table without lines, whose cells are cut rather than broken; `chosen` before all others."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for name in names:
         right = name in ("seat", "rank", "loss", "eval", "best", "at step")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "chosen", overflow="ellipsis")
     return table

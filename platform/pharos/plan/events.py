@@ -195,7 +195,11 @@ class AdaptersRemoved(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundFinished(Event):
-    """One round of a pool: the numbers behind throughput, occupancy and the split of time."""
+    """One round of a pool: the numbers behind throughput, occupancy and the split of time, as RoundReport has them.
+
+    num_flops: of its clocks (plan/flops.py). memory: WorkerMemory as plain dicts, by worker. A log of an earlier
+    version lacks what has a default here.
+    """
 
     kind: ClassVar[str] = "round_finished"
     pool: str
@@ -209,6 +213,14 @@ class RoundFinished(Event):
     evaluation_s: float
     checkpoint_s: float
     exchange_s: float
+    gather_s: float = 0.0
+    forward_s: float = 0.0
+    backward_s: float = 0.0
+    optimizer_s: float = 0.0
+    num_row_tokens: int = 0
+    num_flops: float = 0.0
+    checkpoint_bytes: int = 0
+    memory: tuple[dict[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,20 +99,44 @@ class ScoreReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundTimes:
-    """Seconds of a round on rank 0, by what they were spent on."""
+    """Seconds of a round on rank 0, by what they were spent on.
+
+    gather_s to optimizer_s divide clocks_s as one clock of the round was divided, whose parts were timed; what they
+    leave is the making of batches. gather_s: waiting for the base's shards, which is in none of the others.
+    """
 
     clocks_s: float = 0.0
     evaluation_s: float = 0.0
     checkpoint_s: float = 0.0
     exchange_s: float = 0.0
+    gather_s: float = 0.0
+    forward_s: float = 0.0
+    backward_s: float = 0.0
+    optimizer_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerMemory:
+    """Bytes of one worker at a round's end.
+
+    base: its share, gathered parts released. seats: adapters, gradients, moments. activations: on a GPU the peak of the
+    round beyond those two; 0 on a CPU, where nothing counts them. host: resident memory of the process.
+    """
+
+    worker: int
+    base: int
+    seats: int
+    activations: int
+    host: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundReport:
     """What a pool did in one round, gathered over its ranks.
 
-    num_tokens: trained tokens; num_padded_tokens: all positions that passed through the base, pads included.
-    live_seat_clocks: clocks summed over the seats that trained in them.
+    num_tokens: trained tokens; num_padded_tokens: all positions that passed through the base, pads included;
+    num_row_tokens: those of them that were no pads. live_seat_clocks: clocks summed over the seats that trained in
+    them. checkpoint_bytes: written for the trials of this round.
     """
 
     pool: str
@@ -124,3 +148,6 @@ class RoundReport:
     times: RoundTimes
     seats: tuple[SeatReport, ...] = ()
     scores: tuple[ScoreReport, ...] = ()
+    num_row_tokens: int = 0
+    checkpoint_bytes: int = 0
+    memory: tuple[WorkerMemory, ...] = ()

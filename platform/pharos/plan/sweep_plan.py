@@ -59,6 +59,11 @@ class SweepPlan:
     warnings: tuple[str, ...] = ()
     infos: tuple[str, ...] = ()
 
+    @property
+    def repeat_clocks(self) -> int:
+        """Of all repeats together: each trains in full."""
+        return self.num_repeats * self.baseline.num_clocks
+
 
 def plan_sweep(
     spec: SweepSpec, base: BaseFacts, data: DataFacts, machine: MachineFacts, *, without_search: bool = False

@@ -205,6 +205,12 @@ class PoolSpec(Section):
     max_restarts: Annotated[int, Field(ge=0)] = Field(
         3, description="how often in a row a pool that died is started again"
     )
+    price_per_node_hour: Positive | None = Field(
+        None, description="what an hour of one node costs, in whatever currency; none: no cost is shown"
+    )
+    peak_tflops_per_worker: Positive | None = Field(
+        None, description="what one worker could compute at best, 10^12 operations a second; none: no share is shown"
+    )
 
 
 class FinalTestSpec(Section):

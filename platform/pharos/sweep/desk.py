@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from pharos.plan import events as ev
 from pharos.plan.budget import trial_plan
@@ -42,6 +42,15 @@ class Patience:
     idle_s: float = 30.0
 
 
+class EventListener(Protocol):
+    """Hears every event in the desk's own process, as it is written. It must be quick, and raise nothing."""
+
+    def begin(self, past: Sequence[ev.Event]) -> None:
+        """What the log held when this session began."""
+
+    def take(self, events: Sequence[ev.Event]) -> None: ...
+
+
 class Desk:
     """Create it, `open` it once, then pools attach and exchange while proxies admit trials and wait for reports."""
 
@@ -53,6 +62,7 @@ class Desk:
         *,
         patience: Patience = Patience(),
         now: Callable[[], float] = time.time,
+        listener: EventListener | None = None,
         restarted: bool = False,
     ) -> None:
         """restarted: an earlier desk of this session was lost, and its pools may still be there."""
@@ -70,6 +80,9 @@ class Desk:
         self._nodes: frozenset[str] = frozenset()
         self._draining: frozenset[str] = frozenset()
         self._changed = asyncio.Condition()
+        self._listener = listener
+        if listener is not None:
+            listener.begin(self._events)
         if restarted:
             self._find_pools()
 
@@ -281,7 +294,7 @@ class Desk:
                 del pool.seats[seat.seat]
         batch += [scored(score) for score in report.scores if score.split == "test"]
         if report.clocks:
-            batch.append(finished(report, pool.num_seats))
+            batch.append(finished(report, pool.num_seats, self._plan.base))
             self._board.worked(report.pool)
         self._emit(*batch)
         for seat in known:
@@ -427,6 +440,8 @@ class Desk:
         for event in written:
             self._events.append(event)
             self._ledger.apply(event)
+        if self._listener is not None:
+            self._listener.take(written)
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -41,6 +41,7 @@ from pharos.sweep.seat import OpenSeats, seat_of
 from pharos.sweep.sharing import share_inputs, shared
 from pharos.sweep.staging import Staged
 from pharos.sweep.storage_check import check_before_pools
+from pharos.sweep.telemetry import backlog_shown
 from pharos.track.event_log import EventLog
 from pharos.track.follower import Follower
 from pharos.track.mlflow_client import check_tracking, shown
@@ -209,7 +210,11 @@ class _Run:
             follower = Follower(self._log, self._runs())
             tidy = Retention(self._spec, self._paths, lambda event: ray.get(self._desk.record.remote(event)))
             listeners = [self._view.update, follower.publish, tidy.update]
-            with listening(self._desk, listeners), self._ended_in_order(follower):
+            with (
+                backlog_shown(self._spec.name, lambda: follower.backlog),
+                listening(self._desk, listeners),
+                self._ended_in_order(follower),
+            ):
                 self._sweep()
                 self._hand_over(follower)
                 result = self._finish()

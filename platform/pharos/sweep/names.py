@@ -13,3 +13,8 @@ UNTRAINED = -1
 
 def desk_name(sweep: str) -> str:
     return f"desk-{sweep}"
+
+
+def sweep_of(desk: str) -> str:
+    """The sweep of a desk's name."""
+    return desk.removeprefix("desk-")

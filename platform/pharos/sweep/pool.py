@@ -23,6 +23,8 @@ from pharos.sweep.names import HEAD
 from pharos.sweep.worker import train_loop
 
 START_TIMEOUT_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+TRAINS_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""Train's own process that looks for draining nodes, one a pool: the keeper of the pools has looked already."""
 STARTS = 20
 """How often a worker group waits that long, a minute unless the environment says otherwise, for its nodes to come."""
 
@@ -44,6 +46,7 @@ def run_pool_group(
     avoided: ids of nodes on which none of its workers may run.
     """
     os.environ.setdefault(START_TIMEOUT_S, "60")
+    os.environ.setdefault(TRAINS_WATCHER, "0")
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"settings": settings, "desk": desk},
@@ -84,7 +87,10 @@ def _failed_first(error: BaseException) -> tuple[int, ...]:
 
 def _is_death(error: BaseException) -> bool:
     """Whether a worker's process, or its node, was lost; otherwise it raised by itself."""
-    return isinstance(_root(error), ray.exceptions.RayError | WorkerHealthCheckFailedError)
+    root = _root(error)
+    if isinstance(root, ray.exceptions.RayTaskError):  # what a task of it raised
+        return False
+    return isinstance(root, ray.exceptions.RayError | WorkerHealthCheckFailedError)
 
 
 def _reason(error: BaseException) -> str:

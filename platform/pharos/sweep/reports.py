@@ -8,6 +8,8 @@ from typing import Any
 
 from pharos.plan import events as ev
 from pharos.plan.exchange import RoundReport, ScoreReport, SeatReport
+from pharos.plan.facts import BaseFacts
+from pharos.plan.flops import training_flops
 from pharos.plan.ledger import TrialRecord
 from pharos.plan.trial import TrialState
 
@@ -34,7 +36,7 @@ def scored(score: ScoreReport) -> ev.TestScored:
     return ev.TestScored(number=score.number, metrics=dict(score.metrics))
 
 
-def finished(report: RoundReport, num_seats: int) -> ev.RoundFinished:
+def finished(report: RoundReport, num_seats: int, base: BaseFacts) -> ev.RoundFinished:
     return ev.RoundFinished(
         pool=report.pool,
         round=report.round,
@@ -43,6 +45,10 @@ def finished(report: RoundReport, num_seats: int) -> ev.RoundFinished:
         num_seats=num_seats,
         num_tokens=report.num_tokens,
         num_padded_tokens=report.num_padded_tokens,
+        num_row_tokens=report.num_row_tokens,
+        checkpoint_bytes=report.checkpoint_bytes,
+        num_flops=training_flops(base, num_row_tokens=report.num_row_tokens, num_tokens=report.num_tokens),
+        memory=tuple(asdict(memory) for memory in report.memory),
         **asdict(report.times),
     )
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from pharos.plan.exchange import Orders, RoundReport
 from pharos.plan.pool import PoolSettings
-from pharos.sweep.names import NAMESPACE
+from pharos.sweep.names import NAMESPACE, sweep_of
 from pharos.sweep.sharing import settings_here
+from pharos.sweep.telemetry import clock_counter
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -34,7 +35,14 @@ def train_loop(config: dict[str, Any]) -> None:
     def exchange(report: RoundReport) -> Orders:
         return ray.get(desk.exchange.remote(attempt, report))
 
-    run_pool(settings=settings, pool=pool, group=group, exchange=exchange, is_hurried=hurry.is_set)
+    run_pool(
+        settings=settings,
+        pool=pool,
+        group=group,
+        exchange=exchange,
+        is_hurried=hurry.is_set,
+        on_clock=clock_counter(sweep_of(config["desk"]), pool=settings.pool, worker=group.rank),
+    )
 
 
 def _listen(desk: Any, pool: str, attempt: int, hurry: threading.Event) -> None:

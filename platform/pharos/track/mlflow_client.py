@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 SERVER_SCHEMES = ("http", "https", "databricks")
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 CHECK_TIMEOUT_S = 4
+LOGIN = {
+    "UNAUTHENTICATED": (
+        "wants a login, and was given none or a wrong one. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+        "or write them into ~/.mlflow/credentials, there where the sweep's driver runs, too."
+    ),
+    "PERMISSION_DENIED": (
+        "does not let this user do that. Have its admin give the user of MLFLOW_TRACKING_USERNAME the right to: EDIT "
+        "on the experiment for a sweep, and on the registered model to register and to promote."
+    ),
+}
+"""What a server that wants a login means by an error code, and the remedy."""
 PAGE_SIZE = 1000  # the most that MLflow gives at a time
 SQLITE_MAGIC = b"SQLite format 3\0"
 
@@ -149,6 +160,9 @@ def tracking_errors(uri: str, remedy: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         # requests' errors are OSErrors; a missing database driver is an ImportError.
+        login = LOGIN.get(str(getattr(error, "error_code", None)))
+        if login is not None:
+            raise TrackingError(f"tracking: {shown(uri)} {login}") from error
         raise TrackingError(f"tracking: {shown(uri)} cannot be used: {reason_of(error, uri)}. {remedy}") from error
 
 

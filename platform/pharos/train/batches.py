@@ -42,7 +42,7 @@ class FusedBatch:
 
     own_positions_RT: of each token in its own row, where rows are packed and must not see each other.
     positions_N: flat (row x T + token) places whose next token is trained; targets_N: that token, or what is to be
-    predicted in its place; seats_N: whose it is.
+    predicted in its place; seats_N: whose it is. num_row_tokens: positions that are no pads.
     """
 
     tokens_RT: torch.Tensor
@@ -51,6 +51,7 @@ class FusedBatch:
     targets_N: torch.Tensor
     seats_N: torch.Tensor
     rows_per_seat: int
+    num_row_tokens: int
 
 
 def next_share(
@@ -116,6 +117,7 @@ def fuse(rows: TokenRows, indices_by_seat: Sequence[np.ndarray], device: torch.d
         targets_N=to_device(target_RT[row_N, token_N + 1], device),
         seats_N=to_device(row_N // rows_per_seat, device),
         rows_per_seat=rows_per_seat,
+        num_row_tokens=int(batch.lengths.sum()),
     )
 
 

@@ -29,16 +29,20 @@ class RoundLog:
     """What a round's clocks leave behind on this rank.
 
     clocks: how many were turned, the same on all ranks. clock_s: seconds of one, as this host saw it. steps: finished
-    optimizer steps by local seat. num_tokens: trained; num_padded_tokens: all positions, pads included.
-    live_seat_clocks: clocks summed over the seats that trained in them.
+    optimizer steps by local seat. num_tokens: trained; num_padded_tokens: all positions, pads included; num_row_tokens:
+    without pads. live_seat_clocks: clocks summed over the seats that trained in them. parts_s: seconds of the round's
+    clocks by part, as the one clock that was timed divides them. checkpoint_bytes: written at the round's end.
     """
 
     clocks: int = 0
     clock_s: float = 0.0
     steps: dict[int, list[StepMetrics]] = field(default_factory=dict)
     num_tokens: int = 0
+    num_row_tokens: int = 0
     num_padded_tokens: int = 0
     live_seat_clocks: int = 0
+    parts_s: dict[str, float] = field(default_factory=dict)
+    checkpoint_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +56,17 @@ class _FinishedStep:
 
 
 def train_round(
-    worker: Worker, clocks: int, *, is_hurried: Callable[[], bool] = lambda: False, look_up_every: int = 1
+    worker: Worker,
+    clocks: int,
+    *,
+    is_hurried: Callable[[], bool] = lambda: False,
+    look_up_every: int = 1,
+    timed: int = 0,
 ) -> RoundLog:
     """Turn the clock; then read losses and norms, and mark the trials whose numbers are no longer finite.
 
     Rank 0 looks up every so many clocks whether it `is_hurried`; then the round ends there, on all ranks.
+    timed: the clock, of those of this round, whose parts are timed.
     """
     log = RoundLog()
     pending: list[_FinishedStep] = []
@@ -66,10 +76,15 @@ def train_round(
     for clock in range(clocks):
         if clock and clock % look_up_every == 0 and _hears(worker, is_hurried):
             break
+        if clock == timed:
+            worker.stopwatch.start()
         pending += turn_clock(worker, log, clock)
+        worker.stopwatch.stop()
+        worker.on_clock()
         log.clocks += 1
     values = torch.stack([step.loss_and_norm for step in pending]).tolist() if pending else []
     log.clock_s = (time.time() - started_s) / max(1, log.clocks)
+    log.parts_s = {part: share * log.clocks * log.clock_s for part, share in worker.stopwatch.shares().items()}
     for step, (loss, norm) in zip(pending, values, strict=True):
         seated = worker.seated[step.seat]
         if seated.diverged is not None:
@@ -96,12 +111,15 @@ def turn_clock(worker: Worker, log: RoundLog, clock: int) -> list[_FinishedStep]
     shares = [_share(worker, seated) for seated in trials]
     batch = fuse(pool.data["train"], [share.indices for share in shares], worker.group.device)
     # A rank without live seats runs a dummy row without targets through seat 0: all ranks need a backward pass.
+    worker.stopwatch.enter("forward")
     with pool.bank.active(live or [0], _masks(worker, trials, shares, batch.rows_per_seat)):
         logits_NV = logits_at(pool.base.module, batch.tokens_RT, batch.positions_N, batch.own_positions_RT)
         losses_N = token_losses(logits_NV, batch.targets_N)
         losses_S = sums_by_seat(losses_N, batch.seats_N, max(1, len(live))) * _weights(worker, trials, losses_N)
+        worker.stopwatch.enter("backward")
         losses_S.sum().backward()
     pool.base.release()
+    worker.stopwatch.enter("optimizer")
 
     for index, (seat, seated, share) in enumerate(zip(live, trials, shares, strict=True)):
         worker.losses_K[seat] += losses_S[index].detach()
@@ -112,6 +130,7 @@ def turn_clock(worker: Worker, log: RoundLog, clock: int) -> list[_FinishedStep]
     if worker.is_split:
         _sum_over_ranks(worker, stepping)
     log.num_tokens += len(batch.targets_N)
+    log.num_row_tokens += batch.num_row_tokens
     log.num_padded_tokens += batch.tokens_RT.numel()
     log.live_seat_clocks += len(live) if worker.writes else 0
     return [_finish_step(worker, clock, seat) for seat in stepping]

@@ -20,6 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pharos.errors import BaseModelError
 from pharos.train.group import Group
+from pharos.train.stopwatch import Stopwatch
 
 REUSE_DISTANCE = 50_000_000
 """Parameters: gathered ones that are used again within so many are kept, so a tiny base is gathered once a clock."""
@@ -43,6 +44,9 @@ class FrozenBase(Protocol):
     def parameter_bytes_held(self) -> int:
         """Bytes of base parameters that are in this rank's memory now."""
 
+    def time_gathers(self, stopwatch: Stopwatch) -> None:
+        """Have the waiting for gathered parameters counted as such, on the clocks that are timed."""
+
 
 class ReplicatedBase:
     """The whole base on every rank."""
@@ -55,6 +59,9 @@ class ReplicatedBase:
 
     def parameter_bytes_held(self) -> int:
         return sum(parameter.nbytes for parameter in self.module.parameters())
+
+    def time_gathers(self, stopwatch: Stopwatch) -> None:
+        """There are none."""
 
 
 class Zero3Base:
@@ -73,6 +80,18 @@ class Zero3Base:
         return sum(
             parameter.ds_tensor.nbytes + parameter.untyped_storage().nbytes() for parameter in self.module.parameters()
         )
+
+    def time_gathers(self, stopwatch: Stopwatch) -> None:
+        # Every hook that needs a module's parameters, before its forward and its backward pass, waits for them here.
+        coordinator = self._offload.get_param_coordinator()
+        fetch = coordinator.fetch_sub_module
+
+        def timed_fetch(module: nn.Module, forward: bool) -> None:
+            interrupted = stopwatch.enter("gather")
+            fetch(module, forward)
+            stopwatch.enter(interrupted)
+
+        coordinator.fetch_sub_module = timed_fetch
 
 
 def load_base(

@@ -19,9 +19,12 @@ from pharos.train.clocks import RoundLog, train_round
 from pharos.train.evaluation import mean_losses
 from pharos.train.generation import Questions, answer_metrics, open_questions
 from pharos.train.group import Group
+from pharos.train.measure import worker_memory
 from pharos.train.open_pool import Pool
 from pharos.train.seats import Seated, Worker, admit, discard_old_checkpoints, evict, open_worker, save_moved, score
 
+TIMED_PARTS = ("gather", "forward", "backward", "optimizer")
+"""Parts of a clock that RoundTimes names; the making of batches is what they leave."""
 LOOK_UP_S = 1.0
 """How long a pool works, about, between two looks at whether it has to end its round at once."""
 
@@ -33,14 +36,17 @@ def run_pool(
     group: Group,
     exchange: Callable[[RoundReport], Orders],
     is_hurried: Callable[[], bool] = lambda: False,
+    on_clock: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train what `exchange` orders until it says close. All ranks call this; both callables run on rank 0 alone.
+    """Train what `exchange` orders until it says close. All ranks call this; `exchange` and `is_hurried` are called on
+    rank 0 alone, `on_clock` on every rank after each clock.
 
     The first report is empty, and so is one after a round without live seats: the exchange may then wait for trials.
     All ranks obey the same orders in the same order, so that they run the same collectives. is_hurried: whether the
     round is to end now, in the middle: its trials are saved as they are and evaluated where they would have been.
     """
     worker = open_worker(settings, pool, group)
+    worker.on_clock = on_clock
     questions = _questions(settings)
     report, clock_s = _empty_report(settings), 0.0
     while True:
@@ -59,17 +65,24 @@ def run_pool(
         started = time.monotonic()
         clocks, clock_s = round_clocks(worker, clock_s)
         look_up_every = max(1, int(LOOK_UP_S / clock_s)) if clock_s else 1
-        log = train_round(worker, clocks, is_hurried=is_hurried, look_up_every=look_up_every)
+        log = train_round(
+            worker,
+            clocks,
+            is_hurried=is_hurried,
+            look_up_every=look_up_every,
+            timed=report.round % max(1, clocks),  # each place of a round in turn
+        )
         clock_s = log.clock_s
         trained = time.monotonic()
         evaluations = evaluate_due(worker, questions) if clocks > 0 else {}
         evaluated = time.monotonic()
-        save_moved(worker)
+        log.checkpoint_bytes = save_moved(worker)
         times = RoundTimes(
             clocks_s=trained - started,
             evaluation_s=evaluated - trained,
             checkpoint_s=time.monotonic() - evaluated,
             exchange_s=exchange_s,
+            **{f"{part}_s": log.parts_s.get(part, 0.0) for part in TIMED_PARTS},
         )
         report = gather_report(worker, log, evaluations, scores, times=times, number=report.round + 1)
 
@@ -170,16 +183,20 @@ def gather_report(
     number: int,
 ) -> RoundReport:
     """What all ranks did in a round; times are rank 0's, and exchange_s is of the exchange before the round."""
-    logs = worker.group.all_gather_objects((log, _seat_reports(worker, log, evaluations)))
+    own = (log, _seat_reports(worker, log, evaluations), worker_memory(worker))
+    logs = worker.group.all_gather_objects(own)
     return RoundReport(
         pool=worker.settings.pool,
         round=number,
         clocks=log.clocks,
-        live_seat_clocks=sum(log.live_seat_clocks for log, _ in logs),
-        num_tokens=sum(log.num_tokens for log, _ in logs),
-        num_padded_tokens=sum(log.num_padded_tokens for log, _ in logs),
+        live_seat_clocks=sum(log.live_seat_clocks for log, *_ in logs),
+        num_tokens=sum(log.num_tokens for log, *_ in logs),
+        num_row_tokens=sum(log.num_row_tokens for log, *_ in logs),
+        num_padded_tokens=sum(log.num_padded_tokens for log, *_ in logs),
+        checkpoint_bytes=sum(log.checkpoint_bytes for log, *_ in logs),
+        memory=tuple(memory for *_, memory in logs),
         times=times,
-        seats=tuple(seat for _, seats in logs for seat in seats),
+        seats=tuple(seat for _, seats, *_ in logs for seat in seats),
         scores=tuple(scores),
     )
 

@@ -5,7 +5,7 @@ Everything that changes while a pool runs lies in one Worker. The clocks themsel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from pharos.train.evaluation import mean_losses
 from pharos.train.group import Group
 from pharos.train.open_pool import Pool
 from pharos.train.optimizer import SeatedAdamW
+from pharos.train.stopwatch import Stopwatch
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class Worker:
     """One rank of a pool: what it was given, and all that changes while it runs.
 
     losses_K: each seat's part of its unfinished step's mean loss. target_counts: trained tokens of each training row.
+    on_clock: called after every clock.
     """
 
     settings: PoolSettings
@@ -62,6 +64,8 @@ class Worker:
     optimizer: SeatedAdamW
     losses_K: torch.Tensor
     target_counts: np.ndarray
+    stopwatch: Stopwatch
+    on_clock: Callable[[], None] = lambda: None
     seated: dict[int, Seated] = field(default_factory=dict)
 
     @property
@@ -100,6 +104,8 @@ class Worker:
 
 def open_worker(settings: PoolSettings, pool: Pool, group: Group) -> Worker:
     """A rank with empty seats."""
+    stopwatch = Stopwatch(group.device)
+    pool.base.time_gathers(stopwatch)
     return Worker(
         settings=settings,
         pool=pool,
@@ -107,6 +113,7 @@ def open_worker(settings: PoolSettings, pool: Pool, group: Group) -> Worker:
         optimizer=SeatedAdamW(pool.bank),
         losses_K=torch.zeros(pool.bank.num_seats, dtype=pool.bank.values_KP.dtype, device=group.device),
         target_counts=target_counts(pool.data["train"]),
+        stopwatch=stopwatch,
     )
 
 
@@ -174,8 +181,12 @@ def score(worker: Worker, orders: Sequence[Score]) -> list[ScoreReport]:
     return reports
 
 
-def save_moved(worker: Worker) -> None:
-    """Write a checkpoint of every trial that trained in this round. A collective where batches are split."""
+def save_moved(worker: Worker) -> int:
+    """Write a checkpoint of every trial that trained in this round, and return how many bytes this rank wrote.
+
+    A collective where batches are split.
+    """
+    num_bytes = 0
     with worker.place.writing() as trials:
         for seat, seated in sorted(worker.seated.items()):
             if not seated.moved or seated.diverged is not None:
@@ -183,8 +194,9 @@ def save_moved(worker: Worker) -> None:
             state = _state_to_save(worker, seat, seated)
             if not worker.writes:
                 continue
+            directory = trials / f"{seated.trial.number:04d}" / seated.progress.checkpoint_name
             save_checkpoint(
-                trials / f"{seated.trial.number:04d}" / seated.progress.checkpoint_name,
+                directory,
                 Checkpoint(
                     trial=seated.trial, progress=seated.progress, adapter=worker.pool.bank.export(seat), state=state
                 ),
@@ -193,6 +205,8 @@ def save_moved(worker: Worker) -> None:
                 model_modules=worker.pool.linear_modules,
             )
             seated.saved = seated.progress.checkpoint_name
+            num_bytes += sum(file.stat().st_size for file in directory.iterdir())
+    return num_bytes
 
 
 def discard_old_checkpoints(worker: Worker) -> None:

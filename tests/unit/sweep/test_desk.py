@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.support.fake_pool import NUM_CLOCKS, REPORT_EVERY, FakePool, a_desk, ledger_of, run
 
+from pharos.plan.events import Event
 from pharos.plan.exchange import Score, ScoreReport
 from pharos.plan.trial import Repeat, TrialState
 from pharos.sweep.desk import Desk
+from pharos.track.event_log import EventLog
 
 
 async def drive(desk: Desk, pool: FakePool, numbers: range) -> list[int]:
@@ -35,6 +38,20 @@ async def drive(desk: Desk, pool: FakePool, numbers: range) -> list[int]:
     return ended
 
 
+class Ear:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.past: list[Event] = []
+        self.heard: list[Event] = []
+
+    def begin(self, past: Sequence[Event]) -> None:
+        self.past = list(past)
+
+    def take(self, events: Sequence[Event]) -> None:
+        self.heard += events
+
+
 def a_scattered_metric(number: int, clocks: int) -> float:
     return (number * 7) % 5 + 1.0
 
@@ -56,6 +73,22 @@ def test_every_trial_runs_once_and_halving_stops_the_weak_but_never_the_baseline
     assert ledger.best().number == 7
     assert all(trial.clocks == NUM_CLOCKS for trial in ledger.trials.values() if trial.state == TrialState.COMPLETED)
     assert "of 4 at 10 clocks" in ledger.trials[1].reason
+
+
+def test_a_listener_hears_every_event_once_and_of_a_resume_what_was_before(tmp_path: Path) -> None:
+    first, second = Ear(), Ear()
+    desk = a_desk(tmp_path, listener=first)
+
+    async def sweep() -> None:
+        await desk.open(digests={}, versions={}, spec_json={})
+        await drive(desk, FakePool(desk, a_scattered_metric), range(8))
+
+    run(sweep())
+    log = list(EventLog(tmp_path / "events").read())
+    assert (first.past, first.heard) == ([], log)
+    run(a_desk(tmp_path, listener=second).open(digests={}, versions={}, spec_json={}))
+    assert second.past == log
+    assert [event.kind for event in second.heard] == ["sweep_started"]
 
 
 def test_decisions_do_not_depend_on_the_order_of_the_reports(tmp_path: Path) -> None:

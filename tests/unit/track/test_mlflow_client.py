@@ -6,7 +6,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from time import monotonic
 
@@ -43,6 +45,29 @@ def test_a_server_that_never_answers_is_refused_in_time(silent_port: int, monkey
     with pytest.raises(TrackingError, match="cannot be used: .*[Tt]ime"):
         check_tracking(f"http://127.0.0.1:{silent_port}", "pharos")
     assert monotonic() - before_s < 3
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [(401, "wants a login.*MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"), (403, "not let this user do that")],
+)
+def test_a_server_that_wants_another_login_says_so_and_not_that_it_is_away(status: int, says: str) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(TrackingError, match=says) as caught:
+                check_tracking(f"http://ada:sesame@127.0.0.1:{server.server_port}", "pharos")
+        finally:
+            server.shutdown()
+    assert "sesame" not in str(caught.value)
+    assert "Start" not in str(caught.value)
 
 
 @pytest.mark.parametrize("uri", ["file:///results/mlruns", "/results/mlruns", "mlruns", "gopher://host"])
