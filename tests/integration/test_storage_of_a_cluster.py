@@ -5,18 +5,18 @@ The node lies in a mount namespace of its own, with an empty file system over th
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.test_cluster import START_S, free_ports, start_node
 from tests.support.object_store import CREDENTIALS, Bucket
-from tests.support.small_sweep import NAME, Workplace, wait_until, workplace
+from tests.support.ray_nodes import free_ports, start_node
+from tests.support.small_sweep import NAME, Workplace, workplace
 
 from pharos.store.mirror import local_storage
 from pharos.track.event_log import EventLog
@@ -30,7 +30,9 @@ def place(tmp_path: Path, small_base: Path) -> Iterator[Workplace]:
     pool = {"workers": 2, "seats_per_worker": 1, "sharding": "zero3"}
     search = {"num_trials": 3, "space": {"optim.learning_rate": {"log_uniform": [1e-5, 3e-2]}}}
     base = tmp_path / "place" / "own-base"
-    place = workplace(tmp_path / "place", base, search=search, pool=pool, test={"generate": False})
+    place = workplace(
+        tmp_path / "place", base, search=search, pool=pool, test={"generate": False}, keep={"adapters": 1}
+    )
     shutil.copytree(small_base, base)
     place.environment |= CREDENTIALS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
@@ -48,28 +50,6 @@ def has_namespaces() -> bool:
     return tried.returncode == 0
 
 
-def start_blind_node(place: Workplace, log: Path, address: str) -> None:
-    """`ray start` where the place of the test is empty."""
-    ray = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus=1", "--disable-usage-stats", "--block"]
-    command = ["unshare", "--mount", "sh", "-c", HIDE, "sh", str(place.root), *ray]
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [*command, f"--address={address}", "--node-ip-address=127.0.0.1"],
-            cwd="/",
-            env=place.environment,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    place.started.append(process)
-    wait_until(
-        lambda: "Ray runtime started" in log.read_text() or process.poll() is not None,
-        "no node came up",
-        timeout_s=START_S,
-    )
-    assert process.poll() is None, log.read_text()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not has_namespaces(), reason="mount namespaces need root, and unshare of util-linux")
@@ -85,13 +65,20 @@ def test_a_node_that_sees_no_local_storage_is_named_and_works_with_an_object_sto
             *("--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={directory}"),
             *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}"),
         )
-        start_blind_node(place, tmp_path / "node.log", address)
+        start_node(
+            place,
+            tmp_path / "node.log",
+            *(f"--address={address}", "--node-ip-address=127.0.0.1"),
+            under=["unshare", "--mount", "sh", "-c", HIDE, "sh", str(place.root)],
+        )
         place.environment["RAY_ADDRESS"] = address
 
         refused = place.run("sweep")
         assert refused.returncode == 2, refused.stdout + refused.stderr
         assert f"storage={place.root / 'results'} is not seen by 1 of 2 nodes of the cluster" in refused.stderr
-        assert "node 127.0.0.1" in refused.stderr
+        assert re.search(
+            r"  node \S+ \([0-9a-f]{12}\): what is written to it elsewhere is not there", refused.stderr
+        ), refused.stderr
         assert "s3://bucket/prefix" in refused.stderr
         assert place.events() == []
 
@@ -103,4 +90,8 @@ def test_a_node_that_sees_no_local_storage_is_named_and_works_with_an_object_sto
         assert len(set(opened.nodes)) == 2
         assert [event.state for event in events if event.kind == "sweep_ended"] == ["COMPLETED"]
         assert sum(event.kind == "trial_ended" for event in events) == 3
+        removed = {number for event in events if event.kind == "adapters_removed" for number in event.numbers}
+        left = {int(name.partition("/")[0]) for name in bucket.store(NAME, "trials").names()}
+        assert removed
+        assert left == {0, 1, 2} - removed
         place.end_everything()
