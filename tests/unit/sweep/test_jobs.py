@@ -26,7 +26,7 @@ STORAGE = "/shared/results"
 
 @dataclass
 class FakeApi:
-    """A cluster's jobs in memory. held: files that travelled, by name. states: what a job is each time it is looked at."""
+    """A cluster's jobs in memory. held: files that travelled, by name. states: what a job is at each look."""
 
     address: str = "http://head:8265"
     submitted: list[dict[str, Any]] = field(default_factory=list)
