@@ -97,7 +97,7 @@ def test_a_killed_worker_costs_no_trial_and_no_number(place: Workplace, tmp_path
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""
     [lost] = [event for event in place.events() if isinstance(event, PoolLost)]
-    assert "pool-0 is lost: ActorDiedError" in run.stdout
+    assert "pool-0 is lost: the process of its worker" in run.stdout
     again = [event for event in place.events() if isinstance(event, TrialSeated) and event.sequence > lost.sequence]
     assert set(lost.trials) <= {event.number for event in again}
     assert not finished & {event.number for event in again}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from math import inf
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pharos.plan import words
+from pharos.plan.confirmation import by_mean
 from pharos.plan.metrics import cost
 
 NUM_LEADERS = 10
@@ -121,7 +121,8 @@ def _confirmation(result: dict[str, Any]) -> Table:
     table.add_column(f"{len(confirmation['seeds'])} further seeds", no_wrap=True)
     for name in ("mean", "spread", "difference", "95% interval", "better"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in sorted(confirmation["contenders"], key=lambda one: _by_mean(one, result["metric"])):
+    contenders = confirmation["contenders"]
+    for one in sorted(contenders, key=lambda one: by_mean(one["mean"], one["number"], metric=result["metric"])):
         is_baseline, is_winner = one["number"] == result["baseline"], one["number"] == confirmation["winner"]
         interval, chance = one["interval"], one["probability_better"]
         table.add_row(
@@ -136,10 +137,6 @@ def _confirmation(result: dict[str, Any]) -> Table:
             words.NOTHING if chance is None else words.chance(chance),
         )
     return table
-
-
-def _by_mean(contender: dict[str, Any], metric: str) -> tuple[float, int]:
-    return inf if contender["mean"] is None else cost(metric, contender["mean"]), contender["number"]
 
 
 def _test_rows(result: dict[str, Any]) -> Table:

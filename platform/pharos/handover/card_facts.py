@@ -14,9 +14,9 @@ from pharos.model.base_files import read_config
 from pharos.model.facts import directory_digest
 from pharos.plan.ledger import Ledger
 from pharos.plan.trial import BASELINE, trial_name
-from pharos.track.event_log import EventLog
 from pharos.track.mlflow_client import open_store, tracking_errors
 from pharos.track.model_versions import find_version
+from pharos.track.sweeps import log_of
 
 Value = TypeVar("Value")
 SNAPSHOT = re.compile(r"models--(.+?)/snapshots/([0-9a-f]{40})")
@@ -75,7 +75,7 @@ def card_facts(found: FoundModel, *, tracking_uri: str) -> CardFacts:
     Raises TrackingError where it is a registered version and the store does not answer.
     """
     if found.sweep_dir is not None and found.trial is not None:
-        ledger = Ledger.of(EventLog(found.sweep_dir / "events").read())
+        ledger = Ledger.of(log_of(found.sweep_dir).read())
         return trial_facts(ledger, found.trial, base_dir=found.model_dir, shown=found.shown)
     if found.model is not None and found.version is not None:
         return _version_facts(found, tracking_uri)

@@ -6,7 +6,6 @@ the checks need and cannot find (a base that moved, prepared rows that are gone)
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pharos.errors import HandOverError, ModelError
 from pharos.model.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pharos.model.base_files import read_json_object
 from pharos.model.facts import TOKENIZER_FILES, directory_digest
-from pharos.model.merge import MANIFEST, verify_manifest
+from pharos.model.merge import MANIFEST, adapter_digest, verify_manifest
 from pharos.model.parity import Parity, check_parity
 from pharos.store.mirror import fetch_folder, local_storage
 from pharos.track.model_versions import ADAPTER, FoundVersion, version_folder
@@ -128,12 +127,10 @@ def chat_template(directory: Path) -> bytes | None:
 
 
 def _check_adapter(found: FoundVersion, adapter: Path, manifest: dict[str, Any]) -> None:
-    digest = hashlib.sha256()
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (adapter / name).is_file():
             raise HandOverError(f"{found.shown}: {adapter / name} is missing, so its merge cannot be checked.")
-        digest.update((adapter / name).read_bytes())
-    if digest.hexdigest()[:16] != manifest.get("adapter_digest"):
+    if adapter_digest(adapter) != manifest.get("adapter_digest"):
         raise HandOverError(
             f"{found.shown}: the adapter in {adapter} is not the one that was merged, by the digest in {MANIFEST}."
         )

@@ -28,8 +28,7 @@ from pharos.plan.paths import SweepPaths
 from pharos.spec.load import load_spec
 from pharos.spec.model import DataSpec, SweepSpec
 from pharos.store.mirror import fetch_folder, typed_storage
-from pharos.track.event_log import EventLog
-from pharos.track.sweeps import sweeps_in
+from pharos.track.sweeps import log_of, sweeps_in
 
 SPLIT = re.compile(r"(.+):(eval|test)")
 MAX = "data.max_length="
@@ -117,7 +116,7 @@ def _of_sweep(data: str, directory: Path, split: HeldOut, found: FoundModel, sto
     for option, value in (("--template", wishes.template), ("--max-length", wishes.max_length)):
         if value is not None:
             raise DataError(f"{option} {value}: {data} are rows that are prepared already. {instead}.")
-    started = Ledger.of(EventLog(directory / "events").read()).started
+    started = Ledger.of(log_of(directory).read()).started
     if started is None:
         raise DataError(f"DATA={data}: the sweep has not begun yet, it has no rows.")
     places = [SweepPaths(place, started.sweep).cache / started.digests["data"] for place in (directory.parent, storage)]

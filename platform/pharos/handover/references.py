@@ -33,10 +33,9 @@ from pharos.store.mirror import (
     mirrored,
     typed_storage,
 )
-from pharos.track.event_log import EventLog
 from pharos.track.mlflow_client import registry_of
 from pharos.track.model_versions import FoundVersion, find_version, version_folder
-from pharos.track.sweeps import sweeps_in
+from pharos.track.sweeps import log_of, sweeps_in
 
 REGISTRY_URI = "models:/"
 ALIAS = re.compile(r"([^@/]+)@([^@/]+)")
@@ -280,7 +279,7 @@ def _check(name: str, directory: Path, *, trust_remote_code: bool = False) -> No
 
 
 def _ledger(sweep_dir: Path) -> Ledger:
-    return Ledger.of(EventLog(sweep_dir / "events").read())
+    return Ledger.of(log_of(sweep_dir).read())
 
 
 def _tiny_base(storage: Path) -> Path:

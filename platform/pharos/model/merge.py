@@ -198,12 +198,17 @@ def _is_tied(base_dir: Path) -> bool:
     return bool(getattr(config, "tie_word_embeddings", True))
 
 
-def _write_manifest(directory: Path, base_dir: Path, adapter_dir: Path, written: Mapping[str, WrittenFile]) -> None:
-    """written: files whose digest is known already. The others are small; they are brought to disk here."""
-    adapter = hashlib.sha256()
+def adapter_digest(adapter_dir: Path) -> str:
+    """16 hexadecimal digits over an adapter's two files, by which a merge says what was merged."""
+    digest = hashlib.sha256()
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         with (adapter_dir / name).open("rb") as stream:
-            hashlib.file_digest(stream, lambda: adapter)
+            hashlib.file_digest(stream, lambda: digest)
+    return digest.hexdigest()[:16]
+
+
+def _write_manifest(directory: Path, base_dir: Path, adapter_dir: Path, written: Mapping[str, WrittenFile]) -> None:
+    """written: files whose digest is known already. The others are small; they are brought to disk here."""
     files: dict[str, dict[str, Any]] = {}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
@@ -211,7 +216,11 @@ def _write_manifest(directory: Path, base_dir: Path, adapter_dir: Path, written:
             _sync(path)
         if path.is_file():
             files[name] = asdict(written.get(name) or _fingerprint(path))
-    manifest = {"base_digest": directory_digest(base_dir), "adapter_digest": adapter.hexdigest()[:16], "files": files}
+    manifest = {
+        "base_digest": directory_digest(base_dir),
+        "adapter_digest": adapter_digest(adapter_dir),
+        "files": files,
+    }
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     _sync(directory / MANIFEST)
 

@@ -14,7 +14,7 @@ from typing import Any
 from pharos.errors import UserError
 from pharos.plan.hyperparameters import Params, dotted
 from pharos.plan.ledger import Ledger, TrialRecord
-from pharos.plan.metrics import cost, is_higher_better, place
+from pharos.plan.metrics import cost, place
 from pharos.plan.paired import PairedDifference, paired_difference
 from pharos.plan.seat_time import SeatTime
 from pharos.plan.trial import BASELINE, TrialState, repeat_of, trial_name
@@ -153,7 +153,7 @@ def with_trials(sweep: ComparedSweep, facts: Iterable[TrialFacts]) -> ComparedSw
                 cost_share=one.clocks / clocks if clocks and one.clocks is not None else None,
                 difference=_difference(one.score, baseline.score if baseline else None),
                 repeated=repeated,
-                probability_better=_probability_better(repeated, sweep.metric),
+                probability_better=None if repeated is None else repeated.probability_better(sweep.metric),
                 num_repeats=len(own),
             )
         )
@@ -223,12 +223,6 @@ def _repeated(ours: Mapping[int, float], theirs: Mapping[int, float]) -> PairedD
     """Over the seeds that both were repeated under."""
     seeds = sorted(set(ours) & set(theirs))
     return paired_difference([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]) if seeds else None
-
-
-def _probability_better(repeated: PairedDifference | None, metric: str) -> float | None:
-    if repeated is None or repeated.probability_below is None:
-        return None
-    return 1 - repeated.probability_below if is_higher_better(metric) else repeated.probability_below
 
 
 def _place(facts: TrialFacts, metric: str) -> tuple[bool, tuple[float, float]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pharos.plan.events import WinnerConfirmed
 from pharos.plan.ledger import Ledger, TrialRecord
-from pharos.plan.metrics import cost, is_higher_better
+from pharos.plan.metrics import cost
 from pharos.plan.paired import paired_difference
 from pharos.plan.trial import BASELINE, Repeat, TrialPlan, TrialState
 from pharos.spec.model import ConfirmSpec, SweepSpec
@@ -78,7 +78,7 @@ def confirmed(spec: SweepSpec, ledger: Ledger, confirm: ConfirmSpec) -> WinnerCo
         return None
     scores = {number: _scores(ledger, number, confirm.seeds) for number in numbers}
     found = [_contender(number, scores[number], scores[BASELINE], metric=ledger.metric) for number in numbers]
-    winner = min(found, key=lambda one: (inf if one.mean is None else cost(ledger.metric, one.mean), one.number))
+    winner = min(found, key=lambda one: by_mean(one.mean, one.number, metric=ledger.metric))
     return WinnerConfirmed(
         winner=winner.number,
         seeds=tuple(spec.train.seed + seed for seed in range(1, confirm.seeds + 1)),
@@ -103,6 +103,11 @@ def _again(plan: TrialPlan, repeat: Repeat, spec: SweepSpec) -> TrialPlan:
     return replace(plan, number=repeat.number, hyperparameters=hyperparameters)
 
 
+def by_mean(mean: float | None, number: int, *, metric: str) -> tuple[float, int]:
+    """What to sort contenders by, the best first: their mean, those without one last, then their number."""
+    return inf if mean is None else cost(metric, mean), number
+
+
 def _scores(ledger: Ledger, number: int, num_seeds: int) -> tuple[float | None, ...]:
     records = [ledger.repeats.get(Repeat(number, seed).number) for seed in range(1, num_seeds + 1)]
     return tuple(_score(record) for record in records)
@@ -125,9 +130,7 @@ def _contender(
     if number == BASELINE or known_baseline is None:
         return found
     difference = paired_difference(known, known_baseline)
-    better = difference.probability_below
-    if better is not None and is_higher_better(metric):
-        better = 1 - better
+    better = difference.probability_better(metric)
     return replace(found, difference=difference.mean, interval=difference.interval, probability_better=better)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import isfinite, sqrt
 from statistics import mean, stdev
 
+from pharos.plan.metrics import is_higher_better
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedDifference:
@@ -21,6 +23,11 @@ class PairedDifference:
     mean: float
     interval: tuple[float, float] | None
     probability_below: float | None
+
+    def probability_better(self, metric: str) -> float | None:
+        """That ours is better, by this metric."""
+        below = self.probability_below
+        return below if below is None or not is_higher_better(metric) else 1 - below
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> PairedDifference:

@@ -45,6 +45,7 @@ from pharos.track.event_log import EventLog
 from pharos.track.follower import Follower
 from pharos.track.mlflow_client import check_tracking, shown
 from pharos.track.mlflow_runs import MlflowRuns
+from pharos.track.run_values import without_password
 from pharos.track.versions import library_versions
 
 RESUMABLE = (*MAY_CHANGE, "storage")
@@ -201,7 +202,7 @@ class _Run:
                 self._desk.open.remote(
                     digests=self._staged.digests(),
                     versions=library_versions(),
-                    spec_json=self._spec_without_password(),
+                    spec_json=without_password(spec_to_json(self._spec)),
                     root=str(self._staged.root),
                 )
             )
@@ -341,13 +342,6 @@ class _Run:
         )
         ray.get(self._desk.record.remote(ended))
         return result_json(self._ledger(), self._plan)
-
-    def _spec_without_password(self) -> dict[str, Any]:
-        """The spec for the log: a tracking URI may hold a password, and secrets reach no log."""
-        spec = spec_to_json(self._spec)
-        if spec["tracking"]["uri"] is not None:
-            spec["tracking"]["uri"] = shown(spec["tracking"]["uri"])
-        return spec
 
     def _runs(self) -> MlflowRuns:
         return MlflowRuns(self._uri, self._spec.tracking.experiment, artifact_root=self._paths.artifacts)

@@ -14,6 +14,7 @@ from pathlib import Path
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from pharos.plan.pool import PoolSettings
@@ -77,16 +78,25 @@ def _failed_first(error: BaseException) -> tuple[int, ...]:
     """The workers that died; where none did, those that raised. The others failed because these had left them."""
     if not isinstance(error, WorkerGroupError):
         return ()
-    died = [rank for rank, cause in error.worker_failures.items() if isinstance(_root(cause), ray.exceptions.RayError)]
+    died = [rank for rank, cause in error.worker_failures.items() if _is_death(cause)]
     return tuple(sorted(died or error.worker_failures))
 
 
+def _is_death(error: BaseException) -> bool:
+    """Whether a worker's process, or its node, was lost; otherwise it raised by itself."""
+    return isinstance(_root(error), ray.exceptions.RayError | WorkerHealthCheckFailedError)
+
+
 def _reason(error: BaseException) -> str:
-    """The root cause in one line: Ray wraps what a worker raised in its own words."""
-    if isinstance(error, WorkerGroupError):
-        ranks = _failed_first(error)
-        error = error.worker_failures[ranks[0]] if ranks else error
+    """What began it, in one line: Ray wraps what a worker raised in its own words, and tells a death in a paragraph."""
+    if isinstance(error, WorkerGroupError) and (ranks := _failed_first(error)):
+        error = error.worker_failures[ranks[0]]
+        if _is_death(error):
+            place = "node" if "node" in str(_root(error)).partition("Some common causes")[0].lower() else "process"
+            return f"the {place} of its worker {ranks[0]} was lost"
     root = _root(error)
+    if isinstance(root, ray.exceptions.ActorDiedError):
+        return "the process of Ray Train's controller was lost"
     lines = [line.strip() for line in str(root).splitlines() if line.strip()]
     return f"{type(root).__name__}: {lines[-1] if lines else ''}"
 

@@ -24,7 +24,7 @@ from pharos.plan.pool import PoolSettings
 from pharos.plan.trial import TrialPlan
 from pharos.spec.model import SweepSpec
 from pharos.sweep.staging import Staged, stage
-from pharos.track.event_log import EventLog
+from pharos.track.sweeps import log_of
 from pharos.track.versions import library_versions
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def rerun(
     found = find_model(reference, storage=storage, base=base, needs_adapter=False)
     if found.sweep_dir is None or found.trial is None:
         raise ModelError(f"{found.shown} is no trial of a sweep. Name one, as quickstart-0007.")
-    events = list(EventLog(found.sweep_dir / "events").read())
+    events = list(log_of(found.sweep_dir).read())
     ledger = Ledger.of(events)
     assert ledger.started is not None
     first = logged_losses(events, found.trial)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import Any
 
 import plotly.graph_objects as go
@@ -11,7 +10,7 @@ import plotly.graph_objects as go
 from pharos.handover.report import look
 from pharos.handover.report.facts import SweepFacts
 from pharos.plan import words
-from pharos.plan.metrics import cost
+from pharos.plan.confirmation import by_mean
 from pharos.plan.trial import BASELINE
 
 
@@ -21,7 +20,7 @@ def contenders_by_mean(facts: SweepFacts) -> list[Mapping[str, Any]]:
         return []
     return sorted(
         facts.ledger.confirmation.contenders,
-        key=lambda one: (inf if one["mean"] is None else cost(facts.metric, one["mean"]), one["number"]),
+        key=lambda one: by_mean(one["mean"], one["number"], metric=facts.metric),
     )
 
 

@@ -159,14 +159,10 @@ def _hover(facts: SweepFacts) -> str:
     return f"{look.text(facts.name)}-%{{customdata:04d}}<br>{_unit(facts)} %{{x:.0f}}: %{{y:.4f}}<extra></extra>"
 
 
-def _has_one_step_length(facts: SweepFacts) -> bool:
-    return len({trial.plan.clocks_per_step for trial in facts.ledger.trials.values()}) <= 1
-
-
 def _unit(facts: SweepFacts) -> str:
     """Trials of different batch sizes are compared at equal data, as rungs do, and not at equal steps."""
-    return "optimizer step" if _has_one_step_length(facts) else "micro-batch of the trial"
+    return "optimizer step" if facts.has_one_step_length else "micro-batch of the trial"
 
 
 def _position(facts: SweepFacts, trial: TrialRecord, steps: np.ndarray) -> np.ndarray:
-    return steps if _has_one_step_length(facts) else steps * trial.plan.clocks_per_step
+    return steps if facts.has_one_step_length else steps * trial.plan.clocks_per_step

@@ -33,6 +33,8 @@ class SweepFacts:
     metric: str
     events: Sequence[ev.Event]
     ledger: Ledger
+    best: TrialRecord | None
+    has_one_step_length: bool
     started: ev.SweepStarted
     space: Mapping[str, Mapping[str, Sequence[Any]]]
     evaluations: Curves
@@ -42,10 +44,6 @@ class SweepFacts:
     def state(self) -> str:
         """COMPLETED, STOPPED or FAILED; RUNNING where the log has no end: it runs, or it was killed."""
         return self.ledger.ended.state if self.ledger.ended else "RUNNING"
-
-    @property
-    def best(self) -> TrialRecord | None:
-        return self.ledger.best()
 
     @property
     def baseline(self) -> TrialRecord | None:
@@ -93,6 +91,8 @@ def sweep_facts(events: Sequence[ev.Event], ledger: Ledger) -> SweepFacts:
         metric=started.metric,
         events=events,
         ledger=ledger,
+        best=ledger.best(),
+        has_one_step_length=len({trial.plan.clocks_per_step for trial in ledger.trials.values()}) <= 1,
         started=started,
         space=search.get("space") or {},
         evaluations=_curves(ledger, started.metric),
