@@ -26,11 +26,12 @@ STORAGE = "/shared/results"
 
 @dataclass
 class FakeApi:
-    """A cluster's jobs in memory. states: what a job is, one after another, each time it is looked at."""
+    """A cluster's jobs in memory. held: files that travelled, by name. states: what a job is at each look."""
 
     address: str = "http://head:8265"
     submitted: list[dict[str, Any]] = field(default_factory=list)
-    held: list[dict[str, str]] = field(default_factory=list)
+    held: list[dict[str, Path]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     states: dict[str, Iterator[str]] = field(default_factory=dict)
     logs: dict[str, Iterator[str]] = field(default_factory=dict)
     now: dict[str, str] = field(default_factory=dict)
@@ -39,7 +40,9 @@ class FakeApi:
         folders = [*request["runtime_env"]["py_modules"], request["runtime_env"].get("working_dir")]
         for folder in filter(None, folders):
             paths = (path for path in Path(folder).rglob("*") if path.is_file())
-            self.held.append({str(path.relative_to(folder)): path.read_text(errors="replace") for path in paths})
+            self.held.append({str(path.relative_to(folder)): path for path in paths})
+            if folder not in request["runtime_env"]["py_modules"]:
+                self.texts += [path.read_text() for path in self.held[-1].values()]
         self.submitted.append(request)
         self.now[request["submission_id"]] = "PENDING"
 
@@ -171,7 +174,7 @@ def test_the_token_is_in_nothing_that_is_sent(path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
     api = FakeApi()
     submit(api, path)
-    assert "0123456789abcdef" not in repr(api.submitted) + repr(api.held[1])
+    assert "0123456789abcdef" not in repr(api.submitted) + repr(api.texts)
 
 
 def follow(api: FakeApi, job: SweepJob, **given: Any) -> list[str]:
