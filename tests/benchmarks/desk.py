@@ -175,7 +175,7 @@ async def _sweep(log_of_it: EventLog, *, num_trials: int, num_pools: int) -> Seq
     pools = [SimulatedPool(desk=desk, name=f"pool-{index}") for index in range(num_pools)]
     running = [asyncio.create_task(pool.run()) for pool in pools]
     await asyncio.gather(*(proxy() for _ in range(min(num_trials, num_pools * NUM_SEATS))))
-    await desk.close("all trials are done")
+    await desk.send_home("all trials are done")
     await asyncio.gather(*running)
     return pools
 

@@ -94,8 +94,9 @@ class Chaos:
         keeper = asyncio.create_task(self._keep())
         left = iter(range(NUM_TRIALS))
         await asyncio.gather(*(self._proxy(left) for _ in range(MAX_POOLS * NUM_SEATS)))
-        self.over = True  # nothing goes any more: a desk that did would not know that it has sent its pools home
-        await self.ask("close", "all trials are done")
+        self.over = True
+        await asyncio.sleep(self.draw.random() * 0.005)
+        self.lose_desk()  # the next one has to hear that the pools go home
         await keeper
 
     def _new_desk(self, *, restarted: bool) -> Desk:
@@ -110,8 +111,6 @@ class Chaos:
 
     def lose_desk(self) -> None:
         """Nothing of the old one answers; what it had written stays."""
-        if self.over:
-            return
         self.lost_desks += 1
         self.log.is_closed = True
         self.desk = self._new_desk(restarted=True)
@@ -147,6 +146,8 @@ class Chaos:
                     reason = "taken back" if task.cancelled() else task.result()
                     await self.ask("pool_ended", name, reason, () if reason is None else (0,))
             self._drain()
+            if self.over:
+                await self.ask("send_home", "all trials are done")
             orders = await self.ask("staffing", nodes=NODES, draining=dict(self.draining))
             for name in orders.open:
                 if name not in self.launched:

@@ -142,22 +142,6 @@ class Desk:
             self._stops[trial.number] = reason
         await self._notify()
 
-    async def close(self, reason: str) -> None:
-        """Send every pool home at its next exchange, and open none again."""
-        self._sends_home = reason
-        await self._notify()
-
-    async def pause(self, reason: str) -> None:
-        """Inbox: send every pool home at once, in the middle of its round, and return when all have gone.
-
-        Their trials are saved and wait for another session.
-        """
-        self._sends_home = reason
-        for pool in self._board.open.values():
-            pool.leaving = reason
-        await self._notify()
-        await self._until(lambda: not self._board.open)
-
     async def end(self, reason: str) -> None:
         """Write the last event of a session that was stopped."""
         best = self._ledger.best()
@@ -181,6 +165,17 @@ class Desk:
         self._emit(*(ev.PoolRequested(pool=name, avoided=orders.avoided) for name in orders.open))
         await self._notify()
         return orders
+
+    async def send_home(self, reason: str, *, at_once: bool = False) -> None:
+        """Open no pool again, and close each at its next exchange. at_once: in the middle of its round.
+
+        Trials that still sit in them are saved and wait for another session. The keeper says it again with every look,
+        for a desk that was started again does not know of it.
+        """
+        self._sends_home = reason
+        for pool in self._board.open.values() if at_once else ():
+            pool.leaving = reason
+        await self._notify()
 
     async def pool_ended(self, name: str, failure: str | None, ranks: Sequence[int] = ()) -> None:
         """The launcher of a pool has ended. failure: why, where nobody had sent it home; ranks: that failed first.

@@ -238,8 +238,7 @@ class _Run:
             self._confirm()
             self._enter("test", "scoring winner, baseline and base on test rows")
             self._score()
-            ray.get(self._desk.close.remote("the sweep is over"))
-            self._keeper.wait()
+            self._keeper.send_home("the sweep is over")
             self._check()
 
     def _launch(self, pool: str, avoided: Sequence[str]) -> Any:
@@ -259,8 +258,7 @@ class _Run:
         except KeyboardInterrupt:
             self._view.phase("stopping: pools save their trials (interrupt again to end at once)")
             with suppress(ray.exceptions.RayError):
-                ray.get(self._desk.pause.remote("the sweep was stopped"), timeout=STOPPING_PATIENCE_S)
-                self._keeper.wait(timeout_s=STOPPING_PATIENCE_S)
+                self._keeper.send_home("the sweep was stopped", at_once=True, timeout_s=STOPPING_PATIENCE_S)
             raise
 
     @contextmanager

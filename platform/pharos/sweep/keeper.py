@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
+from time import monotonic, sleep
 from typing import Any
 
 import ray
@@ -27,6 +29,8 @@ class PoolKeeper:
     def __init__(self, desk: Any, launch: Launch) -> None:
         self._desk, self._launch = desk, launch
         self._launched: dict[str, Any] = {}
+        self._sends_home: tuple[str, bool] | None = None
+        self._all_home = False
         self._over = threading.Event()
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="pharos-keeper", daemon=True)
@@ -41,9 +45,12 @@ class PoolKeeper:
         for launched in self._launched.values():
             ray.cancel(launched)
 
-    def wait(self, timeout_s: float | None = None) -> None:
-        """Until every pool that was started has ended."""
-        ray.wait(list(self._launched.values()), num_returns=max(1, len(self._launched)), timeout=timeout_s)
+    def send_home(self, reason: str, *, at_once: bool = False, timeout_s: float = inf) -> None:
+        """Have all pools closed, and wait until their launchers have ended. at_once: in the middle of their rounds."""
+        self._sends_home = (reason, at_once)
+        deadline_s = monotonic() + timeout_s
+        while self._thread.is_alive() and monotonic() < deadline_s and not self._all_home:
+            sleep(0.05)
 
     def _run(self) -> None:
         try:
@@ -61,6 +68,10 @@ class PoolKeeper:
                 reason, ranks = (None, ()) if failure is None else (failure.reason, failure.ranks)
                 ray.get(self._desk.pool_ended.remote(name, reason, ranks))
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        if self._sends_home is not None:
+            reason, at_once = self._sends_home
+            ray.get(self._desk.send_home.remote(reason, at_once=at_once))
+            self._all_home = not self._launched
         orders = ray.get(self._desk.staffing.remote(nodes=nodes, draining=cluster_state.get_draining_nodes() or {}))
         for name in orders.open:
             # A desk that was started again asks anew for pools that are on their way; they must not come twice.

@@ -224,7 +224,7 @@ def test_scores_are_asked_of_the_pool_and_only_test_rows_become_events(tmp_path:
         await asyncio.sleep(0)
         while not asking.done():
             await pool.turn()
-        await desk.close("over")
+        await desk.send_home("over")
         assert (await pool.turn()).close
         return asking.result()
 

@@ -150,10 +150,10 @@ def test_a_pause_sends_every_pool_home_with_its_trials_saved(tmp_path: Path) -> 
         await admit_all(desk, 4)
         pool = FakePool(desk, steady)
         await pool.attach()
-        pausing = asyncio.create_task(desk.pause("the sweep was stopped"))
-        await asyncio.sleep(0)
+        called = asyncio.create_task(desk.wanted_back("pool-0", pool.attempt))
+        await desk.send_home("the sweep was stopped", at_once=True)
+        await asyncio.wait_for(called, 1)
         assert (await pool.turn()).close
-        await pausing
         assert await staffed(desk) == ((), ())
         await desk.end("stopped by a person")
 
@@ -239,7 +239,7 @@ def test_no_pool_is_replaced_once_the_sweep_is_over(tmp_path: Path) -> None:
     async def sweep() -> None:
         pool = FakePool(desk, steady)
         await pool.attach()
-        await desk.close("the sweep is over")
+        await desk.send_home("the sweep is over")
         assert (await pool.turn()).close
         await desk.pool_ended("pool-0", None)
         assert await staffed(desk) == ((), ())
