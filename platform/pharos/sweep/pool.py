@@ -25,6 +25,8 @@ from pharos.sweep.worker import train_loop
 START_TIMEOUT_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 TRAINS_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """Train's own process that looks for draining nodes, one a pool: the keeper of the pools has looked already."""
+NODE_DEATH = "its node has died"
+"""How Ray tells a worker whose node is gone from one whose process is."""
 STARTS = 20
 """How often a worker group waits that long, a minute unless the environment says otherwise, for its nodes to come."""
 
@@ -98,7 +100,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, WorkerGroupError) and (ranks := _failed_first(error)):
         error = error.worker_failures[ranks[0]]
         if _is_death(error):
-            place = "node" if "node" in str(_root(error)).partition("Some common causes")[0].lower() else "process"
+            place = "node" if NODE_DEATH in str(_root(error)) else "process"
             return f"the {place} of its worker {ranks[0]} was lost"
     root = _root(error)
     if isinstance(root, ray.exceptions.ActorDiedError):

@@ -9,8 +9,8 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from pharos.sweep.pool import _failed_first, _reason
 
 PARAGRAPH = (
-    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Some common causes include: "
-    "the node ran out of memory."
+    "The actor died unexpectedly before finishing this task. class_name: RayTrainWorker node_ip_address: 10.0.0.5 "
+    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
 )
 
 
