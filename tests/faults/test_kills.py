@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.kills import REPORT_EVERY, TWO_POOLS, Kill, KilledSweep, cost_of, sections_for_kills
+from tests.support.kills import REPORT_EVERY, ONE_POOL_OVER_TWO_NODES, Kill, KilledSweep, cost_of, sections_for_kills
 from tests.support.ray_cluster import ray_cluster
 from tests.support.small_sweep import Workplace, workplace
 
@@ -18,7 +18,7 @@ KILLS = ("worker", "node", "controller", "desk", "driver", "worker")
 
 @pytest.fixture
 def place(tmp_path: Path, small_base: Path) -> Iterator[Workplace]:
-    made = workplace(tmp_path, small_base, **sections_for_kills(TWO_POOLS))
+    made = workplace(tmp_path, small_base, **sections_for_kills(ONE_POOL_OVER_TWO_NODES))
     yield made
     made.end_everything()
 

@@ -139,8 +139,9 @@ class KilledSweep:
 
     def _kill(self, planned: Kill) -> None:
         wait_s(planned.delay_s)
-        ledger = self.place.ledger()
-        running = sum(trial.state == "RUNNING" for trial in ledger.trials.values())
+        # Trials of one length end together, and a kill between two trainings would prove nothing.
+        self._wait_for(lambda: self._num_running() > 0, "no trial runs")
+        ledger, running = self.place.ledger(), self._num_running()
         killed = Killed(kill=planned, at_event=ledger.next_sequence, trials_running=running)
         began_s = monotonic()
         if planned.what == "driver":
@@ -187,6 +188,9 @@ class KilledSweep:
             lines = [line for line in session.said.splitlines() if line.strip()]
             self.kills[-1].ended = f"{session.returncode}: {' / '.join(lines[-2:])[:300]}"
             self.kills[-1].num_said = len(lines)
+
+    def _num_running(self) -> int:
+        return sum(trial.state == "RUNNING" for trial in self.place.ledger().trials.values())
 
     def _rounds(self) -> int:
         return self.place.ledger().totals.rounds if self.place.paths.events.is_dir() else 0
