@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.kills import REPORT_EVERY, ONE_POOL_OVER_TWO_NODES, Kill, KilledSweep, cost_of, sections_for_kills
+from tests.support.kills import ONE_POOL_OVER_TWO_NODES, REPORT_EVERY, Kill, KilledSweep, cost_of, sections_for_kills
 from tests.support.ray_cluster import ray_cluster
 from tests.support.small_sweep import Workplace, workplace
 
