@@ -30,6 +30,7 @@ from pharos.train.frozen_base import FrozenBase, Zero3Base, load_base
 from pharos.train.group import Group, distributed_group
 from pharos.train.loop import run_pool
 from pharos.train.open_pool import Pool, make_pool
+from pharos.train.stopwatch import Stopwatch
 
 torch.set_num_threads(1)
 
@@ -49,6 +50,9 @@ class WatchedBase:
 
     def parameter_bytes_held(self) -> int:
         return self._base.parameter_bytes_held()
+
+    def time_gathers(self, stopwatch: Stopwatch) -> None:
+        self._base.time_gathers(stopwatch)
 
 
 def load(base_dir: Path, group: Group, *, recompute: bool = False) -> FrozenBase:
