@@ -17,13 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pharos.errors import StorageError
 from pharos.folders import user_cache
-from pharos.store.objects import ObjectStore, open_store
 from pharos.store.uris import checked_storage, is_store, joined
+
+if TYPE_CHECKING:
+    from pharos.store.objects import ObjectStore
 
 MARK = ".pharos-mirror.json"
 """What makes a directory a mirror; says of which storage."""
@@ -49,6 +51,8 @@ class Mirrored:
 
     @property
     def store(self) -> ObjectStore:
+        from pharos.store.objects import open_store  # it brings pyarrow, which a local storage does without
+
         return open_store(self.uri)
 
     @property
