@@ -20,8 +20,7 @@ from tests.support.small_sweep import (
     wait_until,
 )
 
-from pharos.plan.events import PoolLost, SweepStarted, TrialEnded, TrialSeated
-from pharos.plan.ledger import Ledger
+from pharos.plan.events import SweepStarted, TrialEnded, TrialSeated
 from pharos.spec.load import load_spec
 from pharos.track.mlflow_client import connect
 
@@ -83,30 +82,6 @@ def assert_tracked_once(place: Workplace, tracking_uri: str) -> None:
             (step["step"], step["loss"]) for step in steps
         ]
     assert [version.version for version in client.search_model_versions("name = 'switch'")] in ([1], ["1"])
-
-
-def test_a_killed_worker_costs_no_trial_and_no_number(place: Workplace, tmp_path: Path) -> None:
-    sweep = place.start("sweep")
-    wait_until(lambda: is_in_the_middle(place), "the sweep did not get to its middle")
-    workers = place.processes("RayTrainWorker")
-    assert len(workers) == 2
-    finished = {trial.number for trial in place.ledger().trials.values() if trial.state.is_final}
-    kill(workers[0])
-    run = finish(sweep)
-
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stderr == ""
-    [lost] = [event for event in place.events() if isinstance(event, PoolLost)]
-    assert "pool-0 is lost: the process of its worker" in run.stdout
-    again = [event for event in place.events() if isinstance(event, TrialSeated) and event.sequence > lost.sequence]
-    assert set(lost.trials) <= {event.number for event in again}
-    assert not finished & {event.number for event in again}
-    before = Ledger.of(event for event in place.events() if event.sequence < lost.sequence)
-    resumed = {event.number: event.resumed_step for event in again if event.number in lost.trials}
-    assert resumed == {number: before.trials[number].step for number in lost.trials}
-    assert any(resumed.values())
-    assert place.result()["pool"]["restarts"] == 1
-    assert_whole(place, tmp_path)
 
 
 def test_a_killed_driver_is_followed_by_the_same_command_and_nothing_is_lost(place: Workplace, tmp_path: Path) -> None:
