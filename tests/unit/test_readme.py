@@ -52,7 +52,7 @@ RUN_BY = {
         "tests/integration/test_sweep.py::test_more_trials_extend_a_finished_sweep_and_only_they_run"
     ),
     "pharos sweep search_spaces/llama-8b-five-dimensions.yaml --address": (
-        "tests/integration/test_cluster.py::test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token"
+        "tests/integration/test_two_sweeps.py::test_two_sweeps_on_one_cluster_do_not_notice_each_other"
     ),
     "pharos ui": (
         "tests/integration/test_compare.py::test_ui_serves_the_store_until_it_is_stopped_and_leaves_no_process"
@@ -98,7 +98,7 @@ RUN_BY = {
     "pharos resume": "tests/integration/test_jobs.py::test_a_sweep_is_submitted_stopped_and_resumed_by_its_name",
     "ray job submit": "tests/integration/test_jobs.py::test_rays_own_command_runs_a_sweep_from_a_checkout",
     "mlflow ui": "tests/unit/test_readme.py::test_mlflow_has_the_command",
-    "ray start": "tests/integration/test_cluster.py::test_a_sweep_runs_on_a_cluster_of_two_nodes_that_wants_a_token",
+    "ray start": "tests/integration/test_two_sweeps.py::test_two_sweeps_on_one_cluster_do_not_notice_each_other",
     "export RAY_AUTH_TOKEN=$(": "tests/unit/test_readme.py::test_a_token_is_made",
     ". .venv/bin/activate": "tests/unit/test_readme.py::test_make_has_the_targets",
     "export RAY_AUTH_MODE=token": "tests/cluster/test_cluster_page.py::test_every_ray_start_of_the_page_keeps",
