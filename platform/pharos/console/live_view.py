@@ -85,7 +85,7 @@ def live_view(state: LiveState, *, width: int, height: int, now_s: float) -> Ren
 
 def _title(state: LiveState, *, width: int, now_s: float) -> Text:
     ledger, num_trials = state.ledger, state.plan.num_trials
-    done = sum(trial.state.is_final for trial in ledger.trials.values())
+    done = ledger.num_finished
     elapsed = words.duration(now_s - state.entered_s)
     title = Text(no_wrap=True, overflow="ellipsis")
     title.append(state.plan.sweep, style="bold")

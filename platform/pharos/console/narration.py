@@ -49,8 +49,7 @@ def _line(event: ev.Event, ledger: Ledger) -> Line | None:
     text, is_bad = "", False
     match event:
         case ev.SweepStarted():
-            done = sum(trial.state.is_final for trial in ledger.trials.values())
-            text = f"{event.sweep}: " + (f"resumed, {done} of " if event.resumed else "")
+            text = f"{event.sweep}: " + (f"resumed, {ledger.num_finished} of " if event.resumed else "")
             text += f"{words.plural(event.num_trials, 'trial')}, ranked by {event.metric}"
         case ev.PoolOpened():
             text = f"{event.pool} is up: {words.plural(event.workers, 'worker')}, "

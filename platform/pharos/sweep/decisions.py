@@ -22,6 +22,7 @@ def rungs_decided(ledger: Ledger, seats: Sequence[SeatReport], *, plan: SweepPla
     """Halving over all trials that reached a rung in this round, together."""
     decided: list[ev.RungDecided] = []
     trials = ledger.trials
+    losses = {seat.number: seat.eval_metrics.get(EVAL_LOSS, nan) for seat in seats}
     for rung in plan.rungs:
         arrivals = {
             seat.number: nan if seat.best_metric is None else seat.best_metric
@@ -30,7 +31,6 @@ def rungs_decided(ledger: Ledger, seats: Sequence[SeatReport], *, plan: SweepPla
         }
         if not arrivals:
             continue
-        losses = {seat.number: seat.eval_metrics.get(EVAL_LOSS, nan) for seat in seats}
         before = [trial for trial in trials.values() if rung in trial.rungs]
         decisions = decide(
             arrivals,

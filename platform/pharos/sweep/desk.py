@@ -126,7 +126,7 @@ class Desk:
         self._emit(*(ev.TrialCreated(number=trial.number, trial=trial.to_json()) for trial in new))
         records = [self._ledger.repeats[trial.number] for trial in trials]
         for record in records:
-            if not record.state.is_final and self._board.seat_of(record.number) is None:
+            if not record.state.is_final and not self._board.seats_trial(record.number):
                 self._wait(record.number, self._plan.base_key)
         await self._notify()
         await self._until(lambda: all(record.state.is_final for record in records) or self._failure is not None)
@@ -142,11 +142,6 @@ class Desk:
             self._stops[trial.number] = reason
         await self._notify()
 
-    async def end(self, reason: str) -> None:
-        """Write the last event of a session that was stopped."""
-        best = self._ledger.best()
-        self._emit(ev.SweepEnded(state="STOPPED", reason=reason, best=None if best is None else best.number))
-
     async def failure(self) -> str | None:
         """Why the sweep cannot go on, if so."""
         return self._failure
@@ -159,7 +154,7 @@ class Desk:
         Pools on a node that is drained are sent home in the middle of their round.
         """
         self._nodes, self._draining = frozenset(nodes), frozenset(draining)
-        for name, lost in self._board.by_node(draining).items():
+        for name, lost in self._board.on_nodes(draining).items():
             self._board.open[name].leaving = f"node {', '.join(node[:8] for node in lost)} is being drained"
         orders = self._board.staffing(self._pools_wanted())
         self._emit(*(ev.PoolRequested(pool=name, avoided=orders.avoided) for name in orders.open))
@@ -219,7 +214,7 @@ class Desk:
             self._mail(number)
         elif self._failure is not None:
             self._let_go(number)
-        elif self._board.seat_of(number) is None:
+        elif not self._board.seats_trial(number):
             self._wait(number, self._plan.base_key)
         await self._notify()
 
@@ -249,10 +244,10 @@ class Desk:
         return attempt
 
     async def wanted_back(self, name: str, attempt: int) -> None:
-        """Returns when a pool is to end its round at once; never, where it is lost or closed before that."""
+        """Returns when a pool is to end its round at once, or is none of the desk's any more."""
         pool = self._board.open.get(name)
         if pool is not None and pool.attempt == attempt:
-            await self._until(lambda: pool.leaving is not None)
+            await self._until(lambda: pool.leaving is not None or self._is_gone(name, pool))
 
     async def exchange(self, attempt: int, report: RoundReport) -> Orders:
         """The end of a round: take its reports in, decide, and say what every seat does next.
@@ -300,9 +295,7 @@ class Desk:
 
     def _can_go_on(self, name: str, pool: OpenPool) -> bool:
         """Whether waiting longer would change nothing: every free seat can be filled, or nobody else will come."""
-        if self._sends_home is not None or pool.leaving is not None or self._scoring.waiting:
-            return True
-        if name in self._board.surplus(self._pools_wanted()):
+        if self._scoring.waiting or self._reason_to_leave(name, pool) is not None:
             return True
         waiting = sum(trial.base_key == pool.base_key for trial in self._waiting.values())
         if waiting >= len(pool.free):
@@ -314,9 +307,7 @@ class Desk:
 
         What a pool is told is the difference between what it reported and what the desk knows of its seats.
         """
-        reason = self._sends_home or pool.leaving
-        if reason is None and report.pool in self._board.surplus(self._pools_wanted()):
-            reason = "few trials are left, which other pools can hold"
+        reason = self._reason_to_leave(report.pool, pool)
         if reason is not None:
             self._close(report.pool, pool, reason)
             return Orders(close=True)
@@ -379,6 +370,12 @@ class Desk:
         repeats = sum(not trial.state.is_final for trial in self._ledger.repeats.values())
         unfinished = max(0, self._plan.num_trials - self._ledger.num_finished) + repeats
         return pools_wanted(unfinished, num_seats=self._plan.num_seats, count=self._spec.pool.count)
+
+    def _reason_to_leave(self, name: str, pool: OpenPool) -> str | None:
+        reason = self._sends_home or pool.leaving
+        if reason is None and name in self._board.surplus(self._pools_wanted()):
+            return "few trials are left, which other pools can hold"
+        return reason
 
     def _is_gone(self, name: str, pool: OpenPool) -> bool:
         return self._board.open.get(name) is not pool

@@ -268,7 +268,7 @@ class _Run:
             yield
         except KeyboardInterrupt:
             with suppress(ray.exceptions.RayError):
-                ray.get(self._desk.end.remote("stopped before its end; it can be resumed"))
+                self._end("STOPPED", "stopped before its end; it can be resumed")
                 follower.publish(ray.get(self._desk.events_since.remote(0)))
                 follower.close(timeout_s=CLOSING_PATIENCE_S)
             raise
@@ -276,7 +276,7 @@ class _Run:
     def _search(self) -> None:
         """Ray Tune runs the proxies until every trial has its final state."""
         ledger = self._ledger()
-        left = self._plan.num_trials - sum(trial.state.is_final for trial in ledger.trials.values())
+        left = self._plan.num_trials - ledger.num_finished
         if left <= 0:
             return
         desk, most = desk_name(self._spec.name), self._spec.pool.count.max * self._plan.num_seats
@@ -339,15 +339,16 @@ class _Run:
             ray.get(self._desk.record.remote(event))
 
     def _finish(self) -> dict[str, Any]:
-        best = self._ledger().best()
-        ended = ev.SweepEnded(
-            state="COMPLETED",
-            reason="all trials are done",
-            best=None if best is None else best.number,
-            phases_s=self._phases.seconds(),
-        )
-        ray.get(self._desk.record.remote(ended))
+        self._end("COMPLETED", "all trials are done", phases_s=self._phases.seconds())
         return result_json(self._ledger(), self._plan)
+
+    def _end(self, state: str, reason: str, *, phases_s: dict[str, float] | None = None) -> None:
+        """Write the last event of this session."""
+        best = self._ledger().best()
+        number = None if best is None else best.number
+        ray.get(
+            self._desk.record.remote(ev.SweepEnded(state=state, reason=reason, best=number, phases_s=phases_s or {}))
+        )
 
     def _runs(self) -> MlflowRuns:
         return MlflowRuns(self._uri, self._spec.tracking.experiment, artifact_root=self._paths.artifacts)
@@ -380,10 +381,9 @@ class _Run:
 
 def _is_finished(before: Ledger, staged: Staged) -> bool:
     """Whether nothing is left to do: all trials of the plan are final, the winner confirmed, the hand-over done."""
-    finished = sum(trial.state.is_final for trial in before.trials.values())
     complete = before.ended is not None and before.ended.state == "COMPLETED"
     confirm = staged.spec.search.confirm if staged.spec.search else None
-    return complete and finished >= staged.plan.num_trials and is_confirmed(before, confirm)
+    return complete and before.num_finished >= staged.plan.num_trials and is_confirmed(before, confirm)
 
 
 def _reasons(ledger: Ledger) -> str:

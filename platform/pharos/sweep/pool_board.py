@@ -6,7 +6,7 @@ Plain values and no waiting: the desk moves trials, this says what becomes of th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pharos.plan.pools import pool_name, pool_number, surplus_pools
@@ -121,17 +121,11 @@ class PoolBoard:
         """Why it is no use to go on, if so: a place was given up, and no other has a pool that works."""
         return None if self.open or not self.given_up else next(reversed(self.given_up.values()))
 
-    def seat_of(self, number: int) -> tuple[str, int] | None:
-        """Where a trial sits."""
-        for name, pool in self.open.items():
-            for seat, seated in pool.seats.items():
-                if seated == number:
-                    return name, seat
-        return None
+    def seats_trial(self, number: int) -> bool:
+        """Whether a trial sits in an open pool."""
+        return any(number in pool.seats.values() for pool in self.open.values())
 
-    def by_node(self, draining: Mapping[str, float]) -> dict[str, list[str]]:
-        """Pools that may stay, and those of their nodes that are being drained."""
-        hit = {
-            name: sorted(set(pool.nodes) & set(draining)) for name, pool in self.open.items() if pool.leaving is None
-        }
-        return {name: nodes for name, nodes in hit.items() if nodes}
+    def on_nodes(self, nodes: Iterable[str]) -> dict[str, list[str]]:
+        """Pools that have ranks on one of these nodes and may stay, each with those of the nodes that it is on."""
+        hit = {name: sorted(set(pool.nodes) & set(nodes)) for name, pool in self.open.items() if pool.leaving is None}
+        return {name: shared for name, shared in hit.items() if shared}

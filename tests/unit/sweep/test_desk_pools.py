@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.fake_pool import FakePool, a_desk, ledger_of, run
 
-from pharos.plan.events import PoolClosed, PoolLost, TrialEnded, TrialReported, TrialUnseated
+from pharos.plan.events import PoolClosed, PoolLost, SweepEnded, TrialEnded, TrialReported, TrialUnseated
 from pharos.plan.exchange import Score, ScoreReport
 from pharos.plan.trial import TrialState
 from pharos.sweep.desk import Desk
@@ -155,7 +155,7 @@ def test_a_pause_sends_every_pool_home_with_its_trials_saved(tmp_path: Path) -> 
         await asyncio.wait_for(called, 1)
         assert (await pool.turn()).close
         assert await staffed(desk) == ((), ())
-        await desk.end("stopped by a person")
+        await desk.record(SweepEnded(state="STOPPED", reason="stopped by a person"))
 
     run(sweep())
     ledger = ledger_of(tmp_path)
