@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pharos.plan.events import Event
 from pharos.plan.ledger import Ledger
-from pharos.sweep.paths import SweepPaths
+from pharos.plan.paths import SweepPaths
 from pharos.track.event_log import EventLog
 
 QUICKSTART = Path(__file__).parents[2] / "search_spaces" / "quickstart.yaml"

@@ -25,11 +25,11 @@ from pharos.data.prepare import TokenRows, open_prompts, open_split
 from pharos.model.generate import exact_match
 from pharos.plan.budget import trial_plan
 from pharos.plan.exchange import Admit, Orders, RoundReport, Score, Split
+from pharos.plan.paths import SweepPaths
 from pharos.plan.pool import PoolSettings
 from pharos.plan.trial import BASELINE, TrialPlan
 from pharos.spec.load import load_spec
 from pharos.sweep.driver import pool_settings
-from pharos.sweep.paths import SweepPaths
 from pharos.sweep.staging import Staged, stage
 from pharos.train.group import SingleProcess
 from pharos.train.loop import run_pool

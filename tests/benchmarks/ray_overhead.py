@@ -106,9 +106,9 @@ def one_trainer_each(storage: Path, overrides: list[str], trials: list[TrialPlan
     import ray
     from ray import tune
 
+    from pharos.plan.paths import SweepPaths
     from pharos.sweep.driver import pool_settings
     from pharos.sweep.names import HEAD
-    from pharos.sweep.paths import SweepPaths
     from pharos.sweep.ray_session import OBJECT_STORE_BYTES, WORKER
     from pharos.sweep.staging import stage
 

@@ -1,4 +1,4 @@
-"""A stock Prometheus beside a Ray of two nodes, while a real sweep runs: every panel's queries have data."""
+"""A stock Prometheus beside a Ray of two nodes, while the quickstart runs: every panel's queries have data."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.ray_nodes import free_ports, start_node
@@ -22,6 +23,7 @@ from pharos.plan.events import RoundFinished
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = ROOT / "dashboards"
+QUICKSTART = ROOT / "search_spaces" / "quickstart.yaml"
 sys.path.insert(0, str(DASHBOARDS))
 
 import look  # noqa: E402 (its folder is no package: it holds scripts)
@@ -30,10 +32,14 @@ from build import DASHBOARDS as BOARDS  # noqa: E402
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
-    """A sweep that has ended, and the Prometheus that watched it. tops: what `pharos top --address` said meanwhile."""
+    """The quickstart, which has ended, and the Prometheus that watched it.
+
+    result: its result.json. tops: what `pharos top` said meanwhile.
+    """
 
     url: str
     ask: look.Ask
+    result: dict[str, Any]
     tops: list[subprocess.CompletedProcess[str]]
 
 
@@ -43,10 +49,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Itera
         pytest.skip(
             "prometheus is not installed; `make test-slow` installs it where apt is there: apt install prometheus"
         )
-    train = {"max_steps": 160, "batch_size": 8, "micro_batch_size": 4, "report_every": 10}
-    pool = {"workers": 2, "seats_per_worker": 2, "sharding": "zero3"}
-    pool |= {"price_per_node_hour": 2.5, "peak_tflops_per_worker": 0.05}
-    place = workplace(tmp_path_factory.mktemp("watched"), small_base, train=train, pool=pool)
+    place = workplace(tmp_path_factory.mktemp("watched"), small_base)
+    place.name = "quickstart"
+    shutil.copy(QUICKSTART, place.spec)
     place.environment |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -70,12 +75,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Itera
             url = start_prometheus(place, ray_directory=Path(directory), port=prometheus_port)
             place.environment["RAY_ADDRESS"] = address
             started_s = time.time()
-            sweep = place.start("sweep")
+            prices = ("pool.price_per_node_hour=2.5", "pool.peak_tflops_per_worker=0.05")
+            sweep = place.start("sweep", *(word for price in prices for word in ("--set", price)))
             wait_until(lambda: _has_trained(place) or sweep.poll() is not None, "nothing was trained")
-            tops = [asked_top(place, *arguments) for arguments in (("small", "--json"), ("--once",), ("large",))]
+            tops = [asked_top(place, *arguments) for arguments in (("quickstart", "--json"), ("--once",), ("large",))]
             run = finish(sweep)
             assert run.returncode == 0, run.stdout + run.stderr
-            yield Watched(url=url, ask=look.prometheus(url, start_s=started_s, end_s=time.time()), tops=tops)
+            ask = look.prometheus(url, start_s=started_s, end_s=time.time())
+            yield Watched(url=url, ask=ask, result=place.result(), tops=tops)
         finally:
             place.end_everything()
 
@@ -146,16 +153,28 @@ def test_every_query_of_every_panel_has_data_but_those_that_need_a_gpu(watched: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_the_quickstart_finds_a_model_that_is_far_better_than_its_file_and_registers_it(watched: Watched) -> None:
+    result = watched.result
+    assert result["state"] == "COMPLETED"
+    assert {trial["state"] for trial in result["trials"]} <= {"COMPLETED", "PRUNED", "DIVERGED"}
+    winner, baseline = (result["trials"][result[who]] for who in ("best", "baseline"))
+    assert winner["score"] < baseline["score"] / 2
+    assert winner["test_metrics"]["test_exact_match"] > baseline["test_metrics"]["test_exact_match"]
+    assert (result["registered"]["model"], result["registered"]["trial"]) == ("docker-assistant", winner["number"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_figures_are_those_of_the_sweep(watched: Watched) -> None:
     [done] = watched.ask('sum(max by (state) (ray_pharos_sweep_trials{state=~"COMPLETED|PRUNED|DIVERGED"}))')
-    assert done.points[-1][1] == 6
+    assert done.points[-1][1] == 24
     occupancy = watched.ask("pharos:pool_occupancy:ratio5m")
     assert all(0 < value <= 1 for series in occupancy for _, value in series.points)
     clocks = {series.labels["worker"] for series in watched.ask("ray_pharos_worker_clocks_total")}
     assert clocks == {"0", "1"}, "each worker tells of its own clocks, from its own node"
     gather = watched.ask('sum(ray_pharos_pool_seconds_total{part="gather"})')
     assert gather, "two workers share one base, so gathers take time"
-    assert watched.ask("sum(ray_pharos_pool_seats)")[0].points[-1][1] == 4
+    assert watched.ask("sum(ray_pharos_pool_seats)")[0].points[-1][1] == 8
 
 
 @pytest.mark.slow
@@ -164,13 +183,13 @@ def test_top_asks_the_desk_of_a_sweep_on_the_cluster(watched: Watched) -> None:
     as_json, once, wrong = watched.tops
     assert as_json.returncode == 0, as_json.stderr
     facts = json.loads(as_json.stdout)
-    assert (facts["sweep"], facts["state"]) == ("small", "RUNNING")
+    assert (facts["sweep"], facts["state"]) == ("quickstart", "RUNNING")
     assert facts["pools"][0]["shares"]["gather"] > 0
     assert once.returncode == 0, once.stderr
     assert "pool-0" in once.stdout
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "sweep=large does not run on the cluster at 127.0.0.1:" in wrong.stderr
-    assert "There are: small" in wrong.stderr
+    assert "There are: quickstart" in wrong.stderr
 
 
 @pytest.mark.slow

@@ -24,10 +24,10 @@ import yaml
 from pharos.plan.events import Event
 from pharos.plan.exchange import Admit, Evict, Orders, RoundReport, StepMetrics
 from pharos.plan.ledger import Ledger
+from pharos.plan.paths import SweepPaths
 from pharos.plan.pool import PoolSettings
 from pharos.plan.trial import TrialPlan
 from pharos.spec.model import SweepSpec
-from pharos.sweep.paths import SweepPaths
 from pharos.track.event_log import EventLog
 
 NAME = "small"

@@ -24,8 +24,8 @@ from transformers import AutoModelForCausalLM
 
 from pharos.cli import app
 from pharos.model.merge import merge_adapter
+from pharos.plan.paths import SweepPaths
 from pharos.spec.load import load_spec
-from pharos.sweep.paths import SweepPaths
 from pharos.sweep.staging import outlook
 from pharos.track.mlflow_runs import MlflowRuns
 from pharos.track.registry import Lineage, register_version

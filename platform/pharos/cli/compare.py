@@ -8,7 +8,6 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -111,7 +110,7 @@ def ui(
     check_port(port)
     typer.echo(f"http://{LOOPBACK}:{port}  MLflow on {shown(uri)}, starting")
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        signal.signal(number, signal.default_int_handler)
     try:
         with mlflow_server(uri, port=port) as server:
             typer.echo("ready: open the address in a browser; Ctrl-C stops it")
@@ -119,10 +118,6 @@ def ui(
         raise TrackingError(f"MLflow's server ended by itself, with exit code {code}. Start it again: pharos ui.")
     except KeyboardInterrupt:
         typer.echo("stopped; the runs are kept")
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _read(sweep: str, storage: Path, tracking_uri: str | None) -> ComparedSweep:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -103,18 +102,18 @@ def run_spec(spec: SweepSpec, root: Path, *, address: str | None, dashboard_port
     from rich.console import Console
 
     from pharos import console
+    from pharos.plan.paths import SweepPaths
     from pharos.sweep.environment import set_environment
     from pharos.sweep.in_job import is_job
-    from pharos.sweep.paths import SweepPaths
     from pharos.sweep.staging import outlook, stage
 
     screen = Console(highlight=False)
     plan = outlook(spec, root=root)
     console.show_plan(plan, spec, console=screen)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if is_job():
         # What started the cluster may have had interrupts ignored, as scripts do in the background; jobs inherit that.
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     set_environment(address=address)
     try:
         with console.LiveSweep(screen, plan) as live:
@@ -144,7 +143,3 @@ def run_spec(spec: SweepSpec, root: Path, *, address: str | None, dashboard_port
         options=typed_again(staged.storage, own_store),
         console=screen,
     )
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -15,7 +15,8 @@ from pharos.model.facts import directory_digest
 from pharos.plan.ledger import Ledger
 from pharos.plan.trial import BASELINE, trial_name
 from pharos.track.mlflow_client import open_store, tracking_errors
-from pharos.track.model_versions import find_version
+from pharos.track.model_versions import REMEDY, find_version
+from pharos.track.run_values import of_param
 from pharos.track.sweeps import log_of
 
 Value = TypeVar("Value")
@@ -23,7 +24,6 @@ SNAPSHOT = re.compile(r"models--(.+?)/snapshots/([0-9a-f]{40})")
 HUB_DATA = re.compile(r"hub:([\w.-]+(?:/[\w.-]+)?)")
 SECTIONS = ("lora", "optim", "train")
 NOT_OF_THE_TRIAL = ("report_every", "micro_batch_size", "activation_checkpointing", "dtype", "target_modules")
-REMEDY = "Start the server, or name another with --tracking-uri, or the storage with --storage."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +154,8 @@ def _version_facts(found: FoundModel, tracking_uri: str) -> CardFacts:
         spec = json.loads(Path(client.download_artifacts(parent.info.run_id, "spec.json")).read_text(encoding="utf-8"))
     tags = version.tags
     params = {key.split(".", 1)[1]: value for key, value in run.data.params.items() if key.split(".")[0] in SECTIONS}
-    own = {key: _plain(value) for key, value in params.items() if key not in NOT_OF_THE_TRIAL}
-    steps = {"optimizer steps": _plain(run.data.params.get("num_steps", "null"))}
+    own = {key: of_param(value) for key, value in params.items() if key not in NOT_OF_THE_TRIAL}
+    steps = {"optimizer steps": of_param(run.data.params.get("num_steps", "null"))}
     untrained = _tagged(parent.data.metrics, "base_")
     metrics = {"this model": {key: float(value) for key, value in _tagged(tags, "pharos.metric.").items()}}
     name = trial_name(tags.get("pharos.sweep", ""), int(tags.get("pharos.trial", 0)))
@@ -181,14 +181,6 @@ def _metrics(ledger: Ledger, number: int) -> dict[str, float]:
 
 def _tagged(tags: Mapping[str, Value], prefix: str) -> dict[str, Value]:
     return {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
-
-
-def _plain(value: str) -> Any:
-    """A parameter as it was before MLflow made it text."""
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def _hub_of_spec(spec: Mapping[str, Any]) -> tuple[str, str | None] | None:

@@ -25,8 +25,9 @@ from pharos.plan.sweep_plan import SweepPlan
 from pharos.plan.trial import TrialPlan, TrialState
 from pharos.spec.model import SweepSpec
 from pharos.sweep.decisions import end_of, rungs_decided
+from pharos.sweep.mailboxes import Mailboxes
 from pharos.sweep.pool_board import OpenPool, PoolBoard, PoolOrders
-from pharos.sweep.reports import ended, finished, reported, result_for_tune, scored
+from pharos.sweep.reports import ended, finished, reported, scored
 from pharos.sweep.scoring import Scoring
 from pharos.track.event_log import EventLog
 
@@ -71,7 +72,7 @@ class Desk:
         self._ledger = Ledger.of(self._events)
         self._board = PoolBoard(max_pools=spec.pool.count.max, max_restarts=spec.pool.max_restarts)
         self._waiting: dict[int, WaitingTrial] = {}
-        self._mailboxes: dict[int, asyncio.Queue[dict[str, Any]]] = {}
+        self._mailboxes = Mailboxes(self._ledger, self._metric)
         self._known = {trial.number for trial in self._ledger.trials.values() if trial.state.is_final}
         self._stops: dict[int, str] = {}
         self._scoring = Scoring()
@@ -191,7 +192,7 @@ class Desk:
             self._failure = self._board.hopeless()
             if self._failure is not None:
                 for number in self._waiting:
-                    self._let_go(number)
+                    self._mailboxes.let_go(number)
                 self._waiting.clear()
         await self._notify()
 
@@ -205,15 +206,15 @@ class Desk:
         """Queue a trial. Asking twice changes nothing: a proxy that was restarted finds its trial where it is."""
         if number in self._mailboxes:
             return
-        self._mailboxes[number] = asyncio.Queue()
+        self._mailboxes.open(number)
         self._known.add(number)
         if number not in self._ledger.trials:
             trial = trial_plan(self._spec, number, params, self._plan.data.num_train_items)
             self._emit(ev.TrialCreated(number=number, trial=trial.to_json()))
         if self._ledger.trials[number].state.is_final:
-            self._mail(number)
+            self._mailboxes.tell(number)
         elif self._failure is not None:
-            self._let_go(number)
+            self._mailboxes.let_go(number)
         elif not self._board.seats_trial(number):
             self._wait(number, self._plan.base_key)
         await self._notify()
@@ -222,7 +223,7 @@ class Desk:
         """The trial's next result, as Ray Tune wants it; the last has done=True and the final state."""
         if number not in self._mailboxes:  # a desk that was started again, and is asked once more
             await self.admit(number, self._ledger.trials[number].plan.params)
-        return await self._mailboxes[number].get()
+        return await self._mailboxes.next(number)
 
     # What the pools ask.
 
@@ -290,7 +291,7 @@ class Desk:
             self._board.worked(report.pool)
         self._emit(*batch)
         for seat in known:
-            self._mail(seat.number)
+            self._mailboxes.tell(seat.number)
         self._scoring.take(report.pool, report.scores)
 
     def _can_go_on(self, name: str, pool: OpenPool) -> bool:
@@ -417,19 +418,7 @@ class Desk:
     def _end(self, number: int, state: TrialState, reason: str) -> None:
         record = self._ledger.record(number)
         self._emit(ev.TrialEnded(number=number, state=state, reason=reason, score=record.score, step=record.step))
-        self._mail(number)
-
-    def _mail(self, number: int) -> None:
-        """Tell a trial's proxy how it stands. A repeat has none; after a restart of the desk, some have yet to ask."""
-        if number in self._mailboxes:
-            self._mailboxes[number].put_nowait(result_for_tune(self._ledger.trials[number], self._metric))
-
-    def _let_go(self, number: int) -> None:
-        """Tell a proxy to end although its trial has not: nobody will train it in this session."""
-        if number not in self._mailboxes:
-            return
-        result = result_for_tune(self._ledger.trials[number], self._metric)
-        self._mailboxes[number].put_nowait(result | {"state": str(TrialState.FAILED), "done": True})
+        self._mailboxes.tell(number)
 
     def _emit(self, *events: ev.Event) -> None:
         if not events:

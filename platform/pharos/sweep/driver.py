@@ -21,6 +21,7 @@ from pharos.plan.confirmation import confirmed, is_confirmed, repeats
 from pharos.plan.exchange import Score
 from pharos.plan.ledger import Ledger
 from pharos.plan.metrics import asked_answers, ranking_metric
+from pharos.plan.paths import SweepPaths
 from pharos.plan.pool import GenerationSettings, PoolSettings
 from pharos.plan.result import result_json
 from pharos.plan.trial import BASELINE
@@ -30,7 +31,7 @@ from pharos.sweep.hand_over import hand_over
 from pharos.sweep.keeper import PoolKeeper, keeping
 from pharos.sweep.listeners import listening
 from pharos.sweep.names import HEAD, UNTRAINED, desk_name
-from pharos.sweep.paths import SweepPaths, sweep_lock
+from pharos.sweep.paths import sweep_lock
 from pharos.sweep.phases import Phases
 from pharos.sweep.pool import run_pool_group
 from pharos.sweep.ray_session import logs_directory, ray_session, refuse_second_actor

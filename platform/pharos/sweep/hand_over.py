@@ -20,11 +20,11 @@ from pharos.model.parity import Parity, check_parity
 from pharos.plan import events as ev
 from pharos.plan.ledger import Ledger, TrialRecord
 from pharos.plan.metrics import GENERATED
+from pharos.plan.paths import SweepPaths
 from pharos.plan.trial import BASELINE, trial_name
 from pharos.spec.identity import spec_to_json
 from pharos.store.mirror import fetch_checkpoint, push_folder, typed_storage
 from pharos.sweep.names import UNTRAINED
-from pharos.sweep.paths import SweepPaths
 from pharos.sweep.staging import Staged
 from pharos.track.mlflow_runs import MlflowRuns
 from pharos.track.registry import Lineage, register_version

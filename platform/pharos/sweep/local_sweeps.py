@@ -13,11 +13,12 @@ from pathlib import Path
 from pharos.errors import StorageError
 from pharos.plan.events import SweepStarted
 from pharos.plan.ledger import Ledger
+from pharos.plan.paths import SweepPaths
 from pharos.plan.sweep_status import SweepStatus, status_of
 from pharos.spec.model import SweepSpec
 from pharos.store.mirror import fetch_folder, typed_storage
 from pharos.sweep.in_job import submitted
-from pharos.sweep.paths import Holder, SweepPaths, lock_holder
+from pharos.sweep.paths import Holder, lock_holder
 from pharos.track.sweeps import find_sweep, log_of, sweeps_in
 
 STOP_PATIENCE_S = 120

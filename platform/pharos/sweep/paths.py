@@ -18,8 +18,6 @@ from pharos.store.lock import lock_host, store_lock
 from pharos.store.mirror import mirrored, typed_storage
 from pharos.store.objects import ObjectStore, in_time
 
-__all__ = ["Holder", "SweepPaths", "check_writable", "lock_holder", "sweep_lock"]
-
 
 def check_writable(storage: Path) -> None:
     """Raise StorageError unless a file can be made in `storage`, which is created where it is missing.

@@ -123,10 +123,9 @@ def rerun(
     plan = ledger.record(found.trial).plan
     again = train_alone(staged, plan, num_steps=wanted, watch=watch)
     seconds = time.monotonic() - started_s
-    own_difference = None
-    if not _largest_difference(first, again, min(wanted, HELD_STEPS)) <= TOLERANCE:
+    own_difference, held = None, min(wanted, HELD_STEPS)
+    if not _largest_difference(first, again, held) <= TOLERANCE:
         progress("they differ: training once more, from a base with other last bits, to see what these do")
-        held = min(wanted, HELD_STEPS)
         nudged = train_alone(staged, plan, num_steps=held, watch=watch, nudge=True)
         own_difference = _largest_difference(nudged, again, held)
     now = library_versions()

@@ -10,8 +10,9 @@ from typing import Any
 
 from pharos.errors import ClusterError, StorageError
 from pharos.plan.events import Event
+from pharos.plan.paths import SweepPaths
 from pharos.sweep.names import NAMESPACE, desk_name, sweep_of
-from pharos.sweep.paths import SweepPaths, lock_holder
+from pharos.sweep.paths import lock_holder
 from pharos.track.sweeps import find_sweep, log_of, sweeps_in, which_sweep
 
 

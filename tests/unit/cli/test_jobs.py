@@ -12,7 +12,8 @@ from tests.support.command_line import Pharos
 from tests.support.many_trials import many_trials, many_trials_spec
 
 from pharos.plan.events import SweepEnded, SweepStarted
-from pharos.sweep.paths import SweepPaths, sweep_lock
+from pharos.plan.paths import SweepPaths
+from pharos.sweep.paths import sweep_lock
 from pharos.track.sweeps import log_of
 
 AWAY = "http://127.0.0.1:1"

@@ -17,15 +17,17 @@ from tests.support.many_trials import many_trials, many_trials_spec
 
 from pharos.errors import StorageError
 from pharos.plan.events import SweepStarted
+from pharos.plan.paths import SweepPaths
 from pharos.sweep import local_sweeps
 from pharos.sweep.local_sweeps import interrupt, local_sweep, spec_in_log, wait_until_free
-from pharos.sweep.paths import Holder, SweepPaths, lock_holder, sweep_lock
+from pharos.sweep.paths import Holder, lock_holder, sweep_lock
 from pharos.track.sweeps import log_of
 
 HOLDS = """
 import signal, sys, time
 from pathlib import Path
-from pharos.sweep.paths import SweepPaths, sweep_lock
+from pharos.plan.paths import SweepPaths
+from pharos.sweep.paths import sweep_lock
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 try:
     with sweep_lock(SweepPaths(Path(sys.argv[1]), "small")):

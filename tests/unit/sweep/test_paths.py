@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pharos.errors import StorageError
-from pharos.sweep.paths import SweepPaths, check_writable, sweep_lock
+from pharos.plan.paths import SweepPaths
+from pharos.sweep.paths import check_writable, sweep_lock
 
 
 def test_two_sweeps_of_one_storage_share_nothing_but_cache_and_tracking(tmp_path: Path) -> None:
