@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,6 +52,7 @@ def submit(
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
     address: Dashboard = None,
+    train: Annotated[bool, typer.Option("--train", help="Submit `pharos train` instead of the sweep.")] = False,
     wait: Annotated[
         bool | None,
         typer.Option(
@@ -64,11 +64,11 @@ def submit(
     from pharos.sweep import jobs
     from pharos.sweep.in_job import refuse_relative
 
-    loaded = load(spec, overrides, storage, tracking_uri)
+    loaded = load(spec, overrides, storage, tracking_uri, train=train)
     with places_of(spec, overrides, storage, tracking_uri):
         refuse_relative(loaded.storage)
         api = _cluster(address)
-        job = jobs.submit(api, loaded, spec, tracking_uri=tracking_uri, overrides=overrides or [])
+        job = jobs.submit(api, loaded, spec, tracking_uri=tracking_uri, overrides=overrides or [], train=train)
     _tell(api, job, "submitted", wait=wait)
 
 
@@ -153,12 +153,17 @@ def resume(
     wait: Annotated[bool | None, typer.Option("--wait/--no-wait", help="As for `pharos submit`.")] = None,
     file: Annotated[str | None, typer.Option(hidden=True, help="Given by `resume` to the job that it submits.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", hidden=True, help="As --file.")] = None,
+    train: Annotated[bool, typer.Option("--train", hidden=True, help="As --file.")] = False,
 ) -> None:
     """Go on with a sweep that was stopped or broke off: nothing but its name is needed."""
+    from pharos.cli.sweeps import run_spec
     from pharos.sweep.in_job import is_job, kept_file
 
     if is_job() and file is not None:
-        _run_again(kept_file(storage, sweep, file), overrides, storage, tracking_uri, address)
+        again = kept_file(storage, sweep, file)
+        loaded = load(again, overrides, storage, tracking_uri, train=train)
+        with places_of(again, overrides, storage, tracking_uri):
+            run_spec(loaded, again.parent, address=address, dashboard_port=None)
         return
     if address is not None:
         from pharos.sweep import jobs
@@ -166,22 +171,10 @@ def resume(
         api = _cluster(address)
         _tell(api, jobs.resume(api, sweep, tracking_uri=tracking_uri), "resumed", wait=wait)
         return
-    from pharos.cli.sweeps import run_spec
     from pharos.sweep.local_sweeps import spec_in_log
 
     spec, root = spec_in_log(_local(sweep, storage), tracking_uri)
     run_spec(spec, root, address=None, dashboard_port=None)
-
-
-def _run_again(
-    file: Path, overrides: list[str] | None, storage: str, tracking_uri: str | None, address: str | None
-) -> None:
-    """In a job that goes on with a sweep: run its file, which lies below the storage."""
-    from pharos.cli.sweeps import run_spec
-
-    spec = load(file, overrides, storage, tracking_uri)
-    with places_of(file, overrides, storage, tracking_uri):
-        run_spec(spec, file.parent, address=address, dashboard_port=None)
 
 
 def _local(sweep: str, storage: str) -> LocalSweep:

@@ -66,7 +66,10 @@ def typed_again(storage: Path, tracking_uri: str | None = None) -> list[str]:
     return options if tracking_uri is None else [*options, "--tracking-uri", tracking_uri]
 
 
-def load(spec: Path, overrides: list[str] | None, storage: str | None, tracking_uri: str | None) -> SweepSpec:
+def load(
+    spec: Path, overrides: list[str] | None, storage: str | None, tracking_uri: str | None, *, train: bool = False
+) -> SweepSpec:
+    """What a sweep file, the overrides and the options come to. train: one fine-tune instead of the file's search."""
     from pharos.spec.load import load_spec
 
     loaded = load_spec(spec, overrides or ())
@@ -74,7 +77,17 @@ def load(spec: Path, overrides: list[str] | None, storage: str | None, tracking_
         loaded = loaded.model_copy(update={"storage": storage})
     if tracking_uri is not None:
         loaded = loaded.model_copy(update={"tracking": loaded.tracking.model_copy(update={"uri": tracking_uri})})
-    return loaded
+    return _without_search(loaded) if train else loaded
+
+
+def _without_search(spec: SweepSpec) -> SweepSpec:
+    """A sweep's file as one fine-tune. It gets a name of its own beside the sweep, and the same registered model."""
+    from pharos.plan.sweep_plan import single_trial_spec
+
+    if spec.search is None:
+        return single_trial_spec(spec)
+    register = spec.register_.model_copy(update={"model": spec.register_.model or spec.name})
+    return single_trial_spec(spec.model_copy(update={"name": f"{spec.name}-train", "register_": register}))
 
 
 @contextmanager

@@ -38,8 +38,7 @@ def plan(
     from pharos import console
     from pharos.sweep.staging import outlook
 
-    loaded = load(spec, overrides, storage, None)
-    loaded = _without_search(loaded) if train else loaded
+    loaded = load(spec, overrides, storage, None, train=train)
     with places_of(spec, overrides, storage, None):
         console.show_plan(outlook(loaded, root=spec.absolute().parent), loaded)
 
@@ -69,19 +68,9 @@ def train(
     dashboard_port: DashboardPort = None,
 ) -> None:
     """Fine-tune once with the spec's own values, over all workers; tracked, merged and registered like a sweep."""
-    loaded = _without_search(load(spec, overrides, storage, tracking_uri))
+    loaded = load(spec, overrides, storage, tracking_uri, train=True)
     with places_of(spec, overrides, storage, tracking_uri):
         _run(loaded, spec, address, dashboard_port)
-
-
-def _without_search(spec: SweepSpec) -> SweepSpec:
-    """A sweep's file as one fine-tune. It gets a name of its own beside the sweep, and the same registered model."""
-    from pharos.plan.sweep_plan import single_trial_spec
-
-    if spec.search is None:
-        return single_trial_spec(spec)
-    register = spec.register_.model_copy(update={"model": spec.register_.model or spec.name})
-    return single_trial_spec(spec.model_copy(update={"name": f"{spec.name}-train", "register_": register}))
 
 
 def _run(spec: SweepSpec, path: Path, address: str | None, dashboard_port: int | None) -> None:

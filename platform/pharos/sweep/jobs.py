@@ -38,18 +38,23 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a job runs. spec: the sweep file's place in what travels, or below `submitted` of the sweep's storage."""
+    """What a job runs. spec: the sweep file's place in what travels, or below `submitted` of the sweep's storage.
+
+    train: one fine-tune with the file's own values, instead of its search.
+    """
 
     sweep: str
     spec: str
     storage: str
     tracking_uri: str | None = None
     overrides: tuple[str, ...] = ()
+    train: bool = False
 
     def entrypoint(self, *, again: bool) -> str:
         """The command. again: of a job that has none of the files, and finds them below the storage."""
-        verb = ["resume", self.sweep, "--file", self.spec] if again else ["sweep", self.spec]
-        options = ["--storage", self.storage]
+        verb = ["resume", self.sweep, "--file", self.spec] if again else ["train" if self.train else "sweep", self.spec]
+        options = ["--train"] if again and self.train else []
+        options += ["--storage", self.storage]
         options += [] if self.tracking_uri is None else ["--tracking-uri", self.tracking_uri]
         options += [word for override in self.overrides for word in ("--set", override)]
         return shlex.join(["python", "-m", "pharos", *verb, *options])
@@ -58,6 +63,7 @@ class Request:
         """As Ray keeps it with the job: text by text."""
         values = {"sweep": self.sweep, "spec": self.spec, "storage": self.storage, "set": json.dumps(self.overrides)}
         values |= {} if self.tracking_uri is None else {"tracking_uri": self.tracking_uri}
+        values |= {"train": "true"} if self.train else {}
         return {f"pharos.{name}": value for name, value in values.items()}
 
     @classmethod
@@ -72,6 +78,7 @@ class Request:
             storage=values["storage"],
             tracking_uri=values.get("tracking_uri"),
             overrides=tuple(json.loads(values.get("set", "[]"))),
+            train="train" in values,
         )
 
 
@@ -91,8 +98,16 @@ class SweepJob:
         return self.state in ENDED
 
 
-def submit(api: JobsApi, spec: SweepSpec, path: Path, *, tracking_uri: str | None, overrides: list[str]) -> SweepJob:
-    """Submit a sweep, of which `spec` is what its file, the overrides and the options come to.
+def submit(
+    api: JobsApi,
+    spec: SweepSpec,
+    path: Path,
+    *,
+    tracking_uri: str | None,
+    overrides: list[str],
+    train: bool = False,
+) -> SweepJob:
+    """Submit a sweep, of which `spec` is what its file, the overrides and the options come to. train: as of Request.
 
     Raises what of it cannot work on a cluster: StorageError, TrackingError, DataError, BaseModelError; ClusterError
     where a job of that name still runs.
@@ -106,6 +121,7 @@ def submit(api: JobsApi, spec: SweepSpec, path: Path, *, tracking_uri: str | Non
         storage=spec.storage,
         tracking_uri=tracking_uri,
         overrides=tuple(overrides),
+        train=train,
     )
     with tempfile.TemporaryDirectory(prefix="pharos-submit-") as folder:
         luggage.copy_to(Path(folder) / "files")

@@ -15,6 +15,7 @@ import typer
 import yaml
 
 from pharos.cli import app
+from pharos.cli.options import load
 from pharos.errors import ClusterError, StorageError, TrackingError
 from pharos.plan.sweep_status import SweepStatus, status_line
 from pharos.spec.load import load_spec
@@ -127,6 +128,19 @@ def test_the_command_of_a_job_is_one_that_the_command_line_takes(path: Path) -> 
     assert given["tracking_uri"] == "http://tracking:5000"
     assert "working_dir" not in api.submitted[1]["runtime_env"], "Ray has deleted it with the first job"
     assert again.request == jobs.latest(api, "small").request
+
+
+def test_one_fine_tune_is_submitted_and_resumed_as_one(path: Path) -> None:
+    api = FakeApi()
+    spec = load(path, None, STORAGE, None, train=True)
+    assert jobs.submit(api, spec, path, tracking_uri=None, overrides=[], train=True).id == "pharos-small-train-0001"
+    given = arguments(api.submitted[0]["entrypoint"])
+    assert (given["verb"], given["spec"]) == ("train", Path("sweep.yaml"))
+
+    api.now["pharos-small-train-0001"] = "STOPPED"
+    jobs.resume(api, "small-train")
+    given = arguments(api.submitted[1]["entrypoint"])
+    assert (given["verb"], given["sweep"], given["train"]) == ("resume", "small-train", True)
 
 
 def test_one_job_of_a_sweep_at_a_time(path: Path) -> None:
