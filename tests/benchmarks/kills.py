@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from statistics import median
@@ -51,21 +51,26 @@ class Outcome:
 
 def run(options: Options) -> Report:
     number = 2 if options.smoke else options.number or NUM_KILLS
-    planned = seeded_kills(number, options.seed)
+    left = seeded_kills(number, options.seed)
+    most_sweeps = 3 * -(-number // KILLS_OF_SWEEP)
     outcomes: list[Outcome] = []
     known: dict[str, Alone] = {}
     with tempfile.TemporaryDirectory(prefix="pharos-benchmark-") as directory:
         base = write_base(Path(directory, "base"))
-        for index, first in enumerate(range(0, number, KILLS_OF_SWEEP)):
+        while left and len(outcomes) < most_sweeps:
+            index = len(outcomes)
             root = Path(directory, f"sweep-{index}")
             root.mkdir()
             place = workplace(root, base, **sections_for_kills(POOLS[index % len(POOLS)]))
             place.environment["PYTHONPATH"] = str(Path(__file__).parents[2] / "platform")
-            outcome = kill_sweep(place, planned[first : first + KILLS_OF_SWEEP])
+            outcome = kill_sweep(place, left[:KILLS_OF_SWEEP])
             if not outcome.failure:
                 outcome = replace(outcome, cost=cost_of(place, scratch=root, known=known))
             outcomes.append(outcome)
-            print(f"sweep {index}: {asdict(outcome)}", flush=True)
+            print(f"sweep {index}: {of_sweep(index, outcome)}", flush=True)
+            # A sweep may come to its end before all its kills; the next one has what is left of them.
+            happened = [killed.kill for killed in outcome.kills]
+            left = [kill for kill in left if kill not in happened]
             shutil.rmtree(root, ignore_errors=True)
     return report(options, number, outcomes)
 
@@ -99,11 +104,11 @@ def report(options: Options, number: int, outcomes: Sequence[Outcome]) -> Report
         tables=[
             Table(title="kills that happened", rows=[by_kind(kind, kills) for kind in KINDS]),
             Table(title="each sweep", rows=[of_sweep(index, each) for index, each in enumerate(outcomes)]),
+            Table(
+                title="each kill", rows=[of_kill(index, each) for index, of in enumerate(outcomes) for each in of.kills]
+            ),
         ],
-        quality={
-            "kills": [asdict(killed) for killed in kills],
-            "furthest of any number of a trial from the same trial alone, the five furthest": apart[:5],
-        },
+        quality={"furthest of any number of a trial from the same trial alone, the five furthest": apart[:5]},
         targets=[
             Target(what="kills", measured=len(kills), limit=number),
             Target(what="sweeps that did not end", measured=unfinished, limit=0, at_most=True),
@@ -147,4 +152,16 @@ def of_sweep(index: int, outcome: Outcome) -> dict[str, Any]:
         "steps again in the log": None if cost is None else max(cost.repeated, cost.behind),
         "furthest from alone": None if cost is None else max(cost.apart),
         "failure": outcome.failure,
+    }
+
+
+def of_kill(index: int, killed: Killed) -> dict[str, Any]:
+    return {
+        "sweep": index,
+        "killed": killed.kill.what,
+        "after rounds": killed.kill.after_rounds,
+        "and s": round(killed.kill.delay_s, 2),
+        "at event": killed.at_event,
+        "trials that ran": killed.trials_running,
+        "s to the next round": killed.back_s,
     }
