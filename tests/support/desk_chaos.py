@@ -148,7 +148,7 @@ class Chaos:
             self._drain()
             if self.over:
                 await self.ask("send_home", "all trials are done")
-            orders = await self.ask("staffing", nodes=NODES, draining=dict(self.draining))
+            orders = await self.ask("staffing", places=dict.fromkeys(NODES, 1), draining=dict(self.draining))
             for name in orders.open:
                 if name not in self.launched:
                     self.launched[name] = asyncio.create_task(self._pool(name))

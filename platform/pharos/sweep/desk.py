@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -78,7 +78,7 @@ class Desk:
         self._scoring = Scoring()
         self._sends_home: str | None = None
         self._failure: str | None = None
-        self._nodes: frozenset[str] = frozenset()
+        self._places: dict[str, int] = {}
         self._draining: frozenset[str] = frozenset()
         self._changed = asyncio.Condition()
         self._listener = listener
@@ -149,12 +149,15 @@ class Desk:
 
     # What the keeper of the pools asks.
 
-    async def staffing(self, *, nodes: Iterable[str], draining: Mapping[str, float]) -> PoolOrders:
-        """The pools to start and to take back. nodes: all that are alive; draining: those that are about to go.
+    async def staffing(self, *, places: Mapping[str, int], draining: Mapping[str, float]) -> PoolOrders:
+        """The pools to start and to take back.
+
+        places: of each node that is alive, how many workers have room there; draining: nodes that are about to go.
 
         Pools on a node that is drained are sent home in the middle of their round.
         """
-        self._nodes, self._draining = frozenset(nodes), frozenset(draining)
+        self._draining = frozenset(draining)
+        self._places = {node: room for node, room in places.items() if node not in draining}
         for name, lost in self._board.on_nodes(draining).items():
             self._board.open[name].leaving = f"node {', '.join(node[:8] for node in lost)} is being drained"
         orders = self._board.staffing(self._pools_wanted())
@@ -186,7 +189,8 @@ class Desk:
             nodes = () if pool is None else pool.nodes_of(ranks)
             self._give_back(name, pool, failure, nodes)
             if pool is None or not self._draining & set(pool.nodes):
-                for node in self._board.failed(name, failure, nodes, alive=self._nodes):
+                worn = self._board.failed(name, failure, nodes, places=self._places, workers=self._plan.num_workers)
+                for node in worn:
                     failures = self._board.node_failures[node]
                     self._emit(ev.NodeAvoided(node=node, failures=failures, reason=failure))
             self._failure = self._board.hopeless()

@@ -232,7 +232,7 @@ class _Run:
         """Everything that needs the pool: search, then the test rows of the winner, the baseline and the base."""
         share_inputs(self._staged, self._view.phase)
         self._enter("pool", "starting the pool")
-        with keeping(self._desk, self._launch) as self._keeper, self._pools_sent_home():
+        with keeping(self._desk, self._spec.pool, self._launch) as self._keeper, self._pools_sent_home():
             self._enter("search", "training")
             self._search()
             self._check()

@@ -15,6 +15,8 @@ from typing import Any
 import ray
 from ray._private.state import state as cluster_state
 
+from pharos.spec.model import PoolSpec
+from pharos.sweep.nodes import worker_places
 from pharos.sweep.pool import PoolFailure
 
 POLL_S = 0.5
@@ -26,8 +28,8 @@ Launch = Callable[[str, Sequence[str]], Any]
 class PoolKeeper:
     """The launchers of a sweep's pools. error: what ended the keeping, where nobody had asked for that."""
 
-    def __init__(self, desk: Any, launch: Launch) -> None:
-        self._desk, self._launch = desk, launch
+    def __init__(self, desk: Any, pool: PoolSpec, launch: Launch) -> None:
+        self._desk, self._pool, self._launch = desk, pool, launch
         self._launched: dict[str, Any] = {}
         self._sends_home: tuple[str, bool] | None = None
         self._all_home = False
@@ -67,12 +69,13 @@ class PoolKeeper:
                 failure = _outcome(launched)
                 reason, ranks = (None, ()) if failure is None else (failure.reason, failure.ranks)
                 ray.get(self._desk.pool_ended.remote(name, reason, ranks))
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        places = {node["NodeID"]: worker_places(node, self._pool) for node in ray.nodes() if node["Alive"]}
         if self._sends_home is not None:
             reason, at_once = self._sends_home
             ray.get(self._desk.send_home.remote(reason, at_once=at_once))
             self._all_home = not self._launched
-        orders = ray.get(self._desk.staffing.remote(nodes=nodes, draining=cluster_state.get_draining_nodes() or {}))
+        draining = cluster_state.get_draining_nodes() or {}
+        orders = ray.get(self._desk.staffing.remote(places=places, draining=draining))
         for name in orders.open:
             # A desk that was started again asks anew for pools that are on their way; they must not come twice.
             if name not in self._launched:
@@ -82,9 +85,9 @@ class PoolKeeper:
 
 
 @contextmanager
-def keeping(desk: Any, launch: Launch) -> Iterator[PoolKeeper]:
+def keeping(desk: Any, pool: PoolSpec, launch: Launch) -> Iterator[PoolKeeper]:
     """While it is open, the pools that the desk wants are there; on leaving, none is."""
-    keeper = PoolKeeper(desk, launch)
+    keeper = PoolKeeper(desk, pool, launch)
     keeper.start()
     try:
         yield keeper

@@ -6,7 +6,7 @@ Plain values and no waiting: the desk moves trials, this says what becomes of th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pharos.plan.pools import pool_name, pool_number, surplus_pools
@@ -97,10 +97,13 @@ class PoolBoard:
         self.asked.discard(name)
         self.going.discard(name)
 
-    def failed(self, name: str, reason: str, nodes: Iterable[str], *, alive: Iterable[str]) -> list[str]:
+    def failed(
+        self, name: str, reason: str, nodes: Iterable[str], *, places: Mapping[str, int], workers: int
+    ) -> list[str]:
         """Count a failure of a pool and of the nodes where it began; returns those that are avoided from now on.
 
-        alive: all nodes of the cluster. The last one is never avoided: a pool that fails there says more than none.
+        places: of every node, how many workers it could hold. Where the other nodes have no room for the `workers` of
+        a pool, none is avoided: a pool that fails says more than one that never comes.
         """
         self.failures[name] += 1
         if self.failures[name] > self.max_restarts:
@@ -108,7 +111,8 @@ class PoolBoard:
         self.node_failures.update(set(nodes))
         worn = []
         for node in sorted(set(nodes) - self.avoided):
-            if self.node_failures[node] >= FAILURES_TO_AVOID and set(alive) - self.avoided - {node}:
+            elsewhere = sum(room for other, room in places.items() if other not in self.avoided | {node})
+            if self.node_failures[node] >= FAILURES_TO_AVOID and elsewhere >= workers:
                 self.avoided.add(node)
                 worn.append(node)
         return worn

@@ -15,6 +15,7 @@ from pharos.errors import StorageError
 from pharos.store.objects import open_store
 from pharos.store.uris import checked_storage, is_store
 from pharos.sweep.names import HEAD
+from pharos.sweep.nodes import worker_places
 from pharos.sweep.sharing import SEEN, shared
 
 if TYPE_CHECKING:
@@ -87,9 +88,7 @@ def check_before_pools(staged: Staged) -> None:
     pool = staged.spec.pool
 
     def may_host(node: dict[str, Any]) -> bool:
-        resources = node["Resources"]
-        has_room = resources.get("CPU", 0) >= pool.cpus_per_worker and resources.get("GPU", 0) >= pool.gpus_per_worker
-        return has_room or any(name in resources for name in HEAD)
+        return worker_places(node, pool) > 0 or any(name in node["Resources"] for name in HEAD)
 
     storage = shared(staged.storage)
     refuse_blind_nodes(storage, check_storage(storage, may_host=may_host))

@@ -25,7 +25,7 @@ async def admit_all(desk: Desk, number: int) -> None:
 
 
 async def staffed(desk: Desk, *draining: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    orders = await desk.staffing(nodes=["a", "b", "c"], draining=dict.fromkeys(draining, 0.0))
+    orders = await desk.staffing(places=dict.fromkeys("abc", 1), draining=dict.fromkeys(draining, 0.0))
     return orders.open, orders.cancel
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pharos.sweep.pool_board import FAILURES_TO_AVOID, OpenPool, PoolBoard
 
+TWO = {"a": 1, "b": 1}
+"""Nodes with room for one worker each."""
+
 
 def a_board(*, max_pools: int = 3, max_restarts: int = 1) -> PoolBoard:
     return PoolBoard(max_pools=max_pools, max_restarts=max_restarts)
@@ -40,7 +43,7 @@ def test_a_place_is_given_up_after_so_many_failures_in_a_row_and_then_all_is_los
         board.staffing(1)
         opened(board, "pool-0", "a")
         board.ended("pool-0")
-        board.failed("pool-0", "no space left", ["a"], alive=["a"])
+        board.failed("pool-0", "no space left", ["a"], places={"a": 1}, workers=1)
         assert (board.hopeless() is not None) == is_hopeless
     assert board.hopeless() == "no space left"
 
@@ -52,7 +55,7 @@ def test_a_finished_round_lets_a_place_begin_anew() -> None:
         opened(board, "pool-0", "a")
         board.worked("pool-0")
         board.ended("pool-0")
-        board.failed("pool-0", "a spot node went", ["a"], alive=["a"])
+        board.failed("pool-0", "a spot node went", ["a"], places={"a": 1}, workers=1)
     assert board.hopeless() is None
 
 
@@ -61,14 +64,26 @@ def test_while_another_pool_works_nothing_is_hopeless() -> None:
     board.staffing(2)
     opened(board, "pool-1", "b")
     board.ended("pool-0")
-    board.failed("pool-0", "no space left", ["a"], alive=["a", "b"])
+    board.failed("pool-0", "no space left", ["a"], places=TWO, workers=1)
     assert board.hopeless() is None
     assert board.staffing(2).open == ("pool-2",), "its place is left empty"
 
 
 def test_a_node_is_avoided_after_so_many_failures_but_never_the_last_one() -> None:
     board = a_board(max_restarts=99)
-    avoided = [board.failed("pool-0", "it broke", ["a"], alive=["a", "b"]) for _ in range(FAILURES_TO_AVOID + 1)]
+    avoided = [board.failed("pool-0", "it broke", ["a"], places=TWO, workers=1) for _ in range(FAILURES_TO_AVOID + 1)]
     assert avoided == [[], [], ["a"], []]
     assert board.staffing(1).avoided == ("a",)
-    assert [board.failed("pool-0", "it broke", ["b"], alive=["a", "b"]) for _ in range(4)] == [[], [], [], []]
+    assert [board.failed("pool-0", "it broke", ["b"], places=TWO, workers=1) for _ in range(4)] == [
+        [],
+        [],
+        [],
+        [],
+    ]
+
+
+def test_a_node_is_not_avoided_where_the_others_have_no_room_for_a_pool() -> None:
+    board = a_board(max_restarts=99)
+    places = {"head": 0, "a": 2, "b": 1}
+    assert [board.failed("pool-0", "it broke", ["a"], places=places, workers=2) for _ in range(4)] == [[], [], [], []]
+    assert board.failed("pool-0", "it broke", ["a"], places=places | {"c": 1}, workers=2) == ["a"]
