@@ -156,8 +156,13 @@ def check_port(port: int) -> None:
 def check_address(address: str) -> None:
     """Raise ClusterError when nothing listens at host:port: Ray would ask again for ten minutes and more.
 
-    What is no host:port, such as `auto`, is left to Ray.
+    What is no host:port, such as `auto`, is left to Ray; but for a dashboard's URL, which other verbs want.
     """
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"--address={address} is a cluster's dashboard, which takes jobs (submit, status, logs, stop, resume). "
+            "Here it is the cluster itself: host:6379 of its head, or `auto` on one of its nodes."
+        )
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return

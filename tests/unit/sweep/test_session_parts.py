@@ -17,7 +17,7 @@ from pharos.spec.identity import spec_to_json
 from pharos.sweep.driver import refuse_other_spec
 from pharos.sweep.environment import set_environment
 from pharos.sweep.phases import Phases
-from pharos.sweep.ray_session import check_port, worker_environment
+from pharos.sweep.ray_session import check_address, check_port, worker_environment
 
 
 def test_each_second_belongs_to_the_phase_it_was_in() -> None:
@@ -133,3 +133,9 @@ def test_a_resume_may_change_trials_and_pool_and_nothing_that_changes_a_trial(tm
         refuse_other_spec(before, replace(same, spec=a_spec(pool={"placement": "data_parallel"})))
     with pytest.raises(StorageError, match="its data have changed since"):
         refuse_other_spec(before, replace(same, data=DataStandIn("d2")))
+
+
+def test_the_address_of_a_dashboard_is_told_from_that_of_the_cluster() -> None:
+    with pytest.raises(ClusterError, match=r"--address=http://head:8265 is a cluster's dashboard.*host:6379 of its head"):
+        check_address("http://head:8265")
+    check_address("auto")
