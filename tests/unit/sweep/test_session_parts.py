@@ -136,6 +136,6 @@ def test_a_resume_may_change_trials_and_pool_and_nothing_that_changes_a_trial(tm
 
 
 def test_the_address_of_a_dashboard_is_told_from_that_of_the_cluster() -> None:
-    with pytest.raises(ClusterError, match=r"--address=http://head:8265 is a cluster's dashboard.*host:6379 of its head"):
+    with pytest.raises(ClusterError, match=r"--address=http://head:8265 is a cluster's dashboard.*host:6379"):
         check_address("http://head:8265")
     check_address("auto")
