@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.ray_nodes import free_ports, start_node
+from tests.support.ray_nodes import HOST, free_ports, ray_head, start_node
 from tests.support.small_sweep import Workplace, finish, wait_until, workplace
 
 from pharos.plan.events import RoundFinished
@@ -52,39 +50,24 @@ def watched(tmp_path_factory: pytest.TempPathFactory, small_base: Path) -> Itera
     place = workplace(tmp_path_factory.mktemp("watched"), small_base)
     place.name = "quickstart"
     shutil.copy(QUICKSTART, place.spec)
-    place.environment |= {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_metrics_report_interval_ms": "5000",
-    }
-    # Ray's sockets lie in this directory, and a socket's path may have only a hundred characters.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory:
-        try:
-            port, client_port, dashboard_port, prometheus_port, *rays_ports = free_ports(6)
-            # Otherwise the same for every Ray on a machine, and the first that came keeps them.
-            for name, rays_port in zip(("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"), rays_ports, strict=True):
-                place.environment[name] = str(rays_port)
-            address = f"127.0.0.1:{port}"
-            start_node(
-                place,
-                place.root / "head.log",
-                *("--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={directory}"),
-                *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}"),
-            )
-            start_node(place, place.root / "node.log", f"--address={address}", "--node-ip-address=127.0.0.1")
-            url = start_prometheus(place, ray_directory=Path(directory), port=prometheus_port)
-            place.environment["RAY_ADDRESS"] = address
-            started_s = time.time()
-            prices = ("pool.price_per_node_hour=2.5", "pool.peak_tflops_per_worker=0.05")
-            sweep = place.start("sweep", *(word for price in prices for word in ("--set", price)))
-            wait_until(lambda: _has_trained(place) or sweep.poll() is not None, "nothing was trained")
-            tops = [asked_top(place, *arguments) for arguments in (("quickstart", "--json"), ("--once",), ("large",))]
-            run = finish(sweep)
-            assert run.returncode == 0, run.stdout + run.stderr
-            ask = look.prometheus(url, start_s=started_s, end_s=time.time())
-            yield Watched(url=url, ask=ask, result=place.result(), tops=tops)
-        finally:
-            place.end_everything()
+    prometheus_port, *rays_ports = free_ports(3)
+    place.environment["RAY_metrics_report_interval_ms"] = "5000"
+    # Otherwise the same for every Ray on a machine, and the first that came keeps them.
+    for name, rays_port in zip(("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"), rays_ports, strict=True):
+        place.environment[name] = str(rays_port)
+    with ray_head(place) as head:
+        start_node(place, place.root / "node.log", f"--address={head.address}", f"--node-ip-address={HOST}")
+        url = start_prometheus(place, ray_directory=head.directory, port=prometheus_port)
+        place.environment["RAY_ADDRESS"] = head.address
+        started_s = time.time()
+        prices = ("pool.price_per_node_hour=2.5", "pool.peak_tflops_per_worker=0.05")
+        sweep = place.start("sweep", *(word for price in prices for word in ("--set", price)))
+        wait_until(lambda: _has_trained(place) or sweep.poll() is not None, "nothing was trained")
+        tops = [asked_top(place, *arguments) for arguments in (("quickstart", "--json"), ("--once",), ("large",))]
+        run = finish(sweep)
+        assert run.returncode == 0, run.stdout + run.stderr
+        ask = look.prometheus(url, start_s=started_s, end_s=time.time())
+        yield Watched(url=url, ask=ask, result=place.result(), tops=tops)
 
 
 def asked_top(place: Workplace, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import secrets
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from tests.support.ray_nodes import free_ports, start_node
+from tests.support.ray_nodes import ray_head, start_node
 from tests.support.small_sweep import Finished, Workplace, workplace
 
 PATIENCE_S = 240
@@ -21,11 +19,8 @@ PATIENCE_S = 240
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Workplace]:
     place = workplace(tmp_path, tmp_path / "no-base-is-needed")
-    place.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    try:
-        yield place
-    finally:
-        place.end_everything()
+    yield place
+    place.end_everything()
 
 
 def doctor(place: Workplace, *arguments: str, token: str | None = None) -> Finished:
@@ -45,16 +40,8 @@ def doctor(place: Workplace, *arguments: str, token: str | None = None) -> Finis
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_node_is_looked_at_and_what_lies_between_them(place: Workplace) -> None:
-    port, client_port, dashboard_port = free_ports(3)
-    address = f"127.0.0.1:{port}"
-    # Ray's sockets lie in this directory, and a socket's path may have only a hundred characters.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory:
-        start_node(
-            place,
-            place.root / "head.log",
-            *("--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={directory}"),
-            *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}"),
-        )
+    with ray_head(place) as first:
+        address = first.address
         # More CPUs than any machine has: what is ill there must not be said of the head.
         second = start_node(place, place.root / "node.log", f"--address={address}", num_cpus=4096)
         results = place.root / "results"
@@ -95,4 +82,3 @@ def test_every_node_is_looked_at_and_what_lies_between_them(place: Workplace) ->
         assert [node["is_head"] for node in told["nodes"]] == [True]
         assert [silent["node_id"] for silent in told["cluster"]["silent"]] == [other["node_id"]]
         assert {line["name"] for line in told["checks"] if line["verdict"] == "wrong"} == {"nodes"}
-        place.end_everything()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.metadata_services import FakeCloud, served
-from tests.support.ray_nodes import free_ports, start_node
+from tests.support.ray_nodes import ray_head, start_node
 from tests.support.small_sweep import Workplace, wait_until, workplace
 
 # What a pool is to its node: an actor there, so that the draining node is not idle and Ray does not end it at once.
@@ -40,11 +38,8 @@ print(json.dumps(state.get_draining_nodes()), flush=True)
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Workplace]:
     place = workplace(tmp_path, tmp_path / "no-base-is-needed")
-    place.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    try:
-        yield place
-    finally:
-        place.end_everything()
+    yield place
+    place.end_everything()
 
 
 def start(place: Workplace, log: Path, *command: str) -> subprocess.Popen[str]:
@@ -59,27 +54,15 @@ def start(place: Workplace, log: Path, *command: str) -> subprocess.Popen[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_preempted_node_is_draining_in_ray_until_the_clouds_deadline(place: Workplace) -> None:
-    port, client_port, dashboard_port = free_ports(3)
-    address = f"127.0.0.1:{port}"
     busy_log, watcher_log = place.root / "busy.log", place.root / "watcher.log"
-    # Ray's sockets lie in this directory, and a socket's path may have only a hundred characters.
-    with (
-        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory,
-        served(FakeCloud(kind="aws")) as cloud,
-    ):
-        start_node(
-            place,
-            place.root / "head.log",
-            *("--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={directory}"),
-            *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}"),
-        )
-        start_node(place, place.root / "node.log", f"--address={address}", '--resources={"worker": 1}')
-        busy = start(place, busy_log, "-c", BUSY, address)
+    with ray_head(place) as head, served(FakeCloud(kind="aws")) as cloud:
+        start_node(place, place.root / "node.log", f"--address={head.address}", '--resources={"worker": 1}')
+        busy = start(place, busy_log, "-c", BUSY, head.address)
         wait_until(lambda: busy_log.read_text().endswith("\n"), "no actor came up", timeout_s=90)
         node = busy_log.read_text().split()[0]
 
         watching = ("-m", "pharos", "watch-notices", "--endpoint", cloud.endpoint, "--poll-s", "0.2")
-        watcher = start(place, watcher_log, *watching, "--address", address)
+        watcher = start(place, watcher_log, *watching, "--address", head.address)
         wait_until(lambda: node[:12] in watcher_log.read_text(), "the watcher found no node", timeout_s=60)
         assert busy.poll() is None
         assert len(busy_log.read_text().split()) == 1, "no notice, nothing draining"
@@ -99,4 +82,3 @@ def test_a_preempted_node_is_draining_in_ray_until_the_clouds_deadline(place: Wo
         assert "AWS is to terminate this spot instance" in lines
         assert lines.rstrip().endswith("ended")
         assert watcher_log.with_suffix(".stderr").read_text() == ""
-        place.end_everything()

@@ -6,7 +6,6 @@ The node lies in a mount namespace of its own, with an empty file system over th
 from __future__ import annotations
 
 import re
-import secrets
 import shutil
 import subprocess
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.object_store import CREDENTIALS, Bucket
-from tests.support.ray_nodes import free_ports, start_node
+from tests.support.ray_nodes import HOST, ray_head, start_node
 from tests.support.small_sweep import NAME, Workplace, workplace
 
 from pharos.store.mirror import local_storage
@@ -34,7 +33,7 @@ def place(tmp_path: Path, small_base: Path) -> Iterator[Workplace]:
         tmp_path / "place", base, search=search, pool=pool, test={"generate": False}, keep={"adapters": 1}
     )
     shutil.copytree(small_base, base)
-    place.environment |= CREDENTIALS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    place.environment |= CREDENTIALS
     try:
         yield place
     finally:
@@ -56,22 +55,14 @@ def has_namespaces() -> bool:
 def test_a_node_that_sees_no_local_storage_is_named_and_works_with_an_object_store(
     bucket: Bucket, place: Workplace, tmp_path: Path
 ) -> None:
-    port, client_port, dashboard_port = free_ports(3)
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory:
-        address = f"127.0.0.1:{port}"
-        start_node(
-            place,
-            tmp_path / "head.log",
-            *("--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={directory}"),
-            *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}"),
-        )
+    with ray_head(place) as head:
         start_node(
             place,
             tmp_path / "node.log",
-            *(f"--address={address}", "--node-ip-address=127.0.0.1"),
+            *(f"--address={head.address}", f"--node-ip-address={HOST}"),
             under=["unshare", "--mount", "sh", "-c", HIDE, "sh", str(place.root)],
         )
-        place.environment["RAY_ADDRESS"] = address
+        place.environment["RAY_ADDRESS"] = head.address
 
         refused = place.run("sweep")
         assert refused.returncode == 2, refused.stdout + refused.stderr
@@ -94,4 +85,3 @@ def test_a_node_that_sees_no_local_storage_is_named_and_works_with_an_object_sto
         left = {int(name.partition("/")[0]) for name in bucket.store(NAME, "trials").names()}
         assert removed
         assert left == {0, 1, 2} - removed
-        place.end_everything()

@@ -7,17 +7,14 @@ every Ray of a machine; here the head is an ordinary `ray start`, and everything
 from __future__ import annotations
 
 import json
-import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
-from tests.support.ray_nodes import free_ports, start_node
+from tests.support.ray_nodes import HOST, free_ports, ray_head
 from tests.support.small_sweep import Workplace, wait_until
 
-HOST = "127.0.0.1"
 WORKER = "pharos.worker"
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 SECONDS_OF_MINUTE = 60
@@ -49,35 +46,16 @@ def autoscaling_cluster(
     place: Workplace, *, min_workers: int, max_workers: int, num_cpus: int = 1, idle_timeout_s: float = 15
 ) -> Iterator[AutoscalingCluster]:
     """A head without CPUs and from `min_workers` to `max_workers` nodes of `num_cpus` each, as the work asks for."""
-    port, client_port, dashboard_port = free_ports(3)
-    place.environment |= {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_FAKE_CLUSTER": "1",
-        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-    }
-    address = f"{HOST}:{port}"
+    place.environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    [port] = free_ports(1)  # the provider's configuration names the address, and is read when the head starts
     config = place.root / "autoscaling.json"
-    config.write_text(json.dumps(_config(address, min_workers, max_workers, num_cpus, idle_timeout_s)))
-    # Ray's sockets lie in this directory, and a socket's path may have only a hundred characters.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory:
-        try:
-            start_node(
-                place,
-                place.root / "head.log",
-                *("--head", f"--node-ip-address={HOST}", f"--port={port}", f"--temp-dir={directory}"),
-                *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}"),
-                f"--autoscaling-config={config}",
-                num_cpus=0,
-            )
-            place.environment["RAY_ADDRESS"] = address
-            cluster = AutoscalingCluster(place=place, address=address, idle_timeout_s=idle_timeout_s)
-            wait_until(lambda: cluster.num_workers() >= min_workers, "the first nodes did not come")
-            del cluster.seen[:-1]
-            yield cluster
-        finally:
-            place.end_everything()
-            wait_until(lambda: place.processes() == [], "a node outlived its end", timeout_s=60)
+    config.write_text(json.dumps(_config(f"{HOST}:{port}", min_workers, max_workers, num_cpus, idle_timeout_s)))
+    with ray_head(place, f"--autoscaling-config={config}", num_cpus=0, port=port) as head:
+        place.environment["RAY_ADDRESS"] = head.address
+        cluster = AutoscalingCluster(place=place, address=head.address, idle_timeout_s=idle_timeout_s)
+        wait_until(lambda: cluster.num_workers() >= min_workers, "the first nodes did not come")
+        del cluster.seen[:-1]
+        yield cluster
 
 
 def _config(

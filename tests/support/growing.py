@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support.autoscaling import AutoscalingCluster
 from tests.support.kills import Session
-from tests.support.small_sweep import Workplace, spec_fields, wait_until
+from tests.support.small_sweep import Workplace, sections_of_alike_trials, wait_until
 
 from pharos.plan.events import PoolOpened, TrialEnded
 
@@ -19,19 +19,11 @@ AFTER_IDLE_S = 60
 
 def sections_for_growing() -> dict[str, Any]:
     """Pools of one worker of one CPU, so that each further pool is a further node; trials of some seconds."""
-    search = {
-        "num_trials": NUM_TRIALS,
-        "halving": {"enabled": False},
-        "space": {"optim.learning_rate": {"log_uniform": [1e-4, 1e-3]}},
-    }
-    return {
-        "search": search,
-        "train": {"max_steps": 500, "batch_size": 4, "micro_batch_size": 4, "report_every": 100},
-        "optim": spec_fields()["optim"] | {"learning_rate": 2e-4},
-        "test": {"generate": False},
-        "register": {"enabled": False},
-        "pool": {"workers": 1, "seats_per_worker": 1, "count": {"min": 1, "max": MAX_NODES}},
-    }
+    return sections_of_alike_trials(
+        NUM_TRIALS,
+        train={"max_steps": 500, "batch_size": 4, "micro_batch_size": 4, "report_every": 100},
+        pool={"workers": 1, "seats_per_worker": 1, "count": {"min": 1, "max": MAX_NODES}},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.support.kills import Session, wait_s
 from tests.support.ray_cluster import RayCluster
-from tests.support.small_sweep import Workplace, spec_fields, wait_until
+from tests.support.small_sweep import Workplace, sections_of_alike_trials, wait_until
 
 from pharos.plan.events import Event, PoolClosed, PoolLost, PoolOpened, RoundFinished, TrialEnded, TrialReported
 
@@ -25,19 +25,11 @@ INTO_ROUND = 0.6
 
 def sections_for_preemption() -> dict[str, Any]:
     """Four trials of four rounds each, one micro-batch a step: all are in the middle of a round when the node goes."""
-    search = {
-        "num_trials": NUM_TRIALS,
-        "halving": {"enabled": False},
-        "space": {"optim.learning_rate": {"log_uniform": [1e-4, 1e-3]}},
-    }
-    return {
-        "search": search,
-        "train": {"max_steps": NUM_STEPS, "batch_size": 4, "micro_batch_size": 4, "report_every": REPORT_EVERY},
-        "optim": spec_fields()["optim"] | {"learning_rate": 2e-4},
-        "test": {"generate": False},
-        "register": {"enabled": False},
-        "pool": {"workers": 2, "seats_per_worker": 2, "sharding": "zero3", "max_restarts": 10},
-    }
+    return sections_of_alike_trials(
+        NUM_TRIALS,
+        train={"max_steps": NUM_STEPS, "batch_size": 4, "micro_batch_size": 4, "report_every": REPORT_EVERY},
+        pool={"workers": 2, "seats_per_worker": 2, "sharding": "zero3", "max_restarts": 10},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import psutil
 from tests.support.namespaces import INTERFACE, Namespace, namespaces
-from tests.support.ray_nodes import free_ports, start_node
+from tests.support.ray_nodes import HOST, ray_head, start_node
 from tests.support.small_sweep import Workplace, kill, wait_until
 
-HOST = "127.0.0.1"
 PORT = 6379
 """In a namespace of its own nobody else has it."""
 
@@ -104,23 +103,9 @@ def cluster_in_namespaces(place: Workplace, *, rate: str) -> Iterator[Sequence[N
 @contextmanager
 def ray_cluster(place: Workplace, *, num_nodes: int, num_cpus: float = 1) -> Iterator[RayCluster]:
     """A head on loopback that wants a token, and `num_nodes` worker nodes; `pharos` joins it from `place`."""
-    port, client_port, dashboard_port = free_ports(3)
-    place.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    # Ray's sockets lie in this directory, and a socket's path may have only a hundred characters.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory:
-        cluster = RayCluster(place=place, address=f"{HOST}:{port}", dashboard_port=dashboard_port)
-        try:
-            start_node(
-                place,
-                place.root / "head.log",
-                *("--head", f"--node-ip-address={HOST}", f"--port={port}", f"--temp-dir={directory}"),
-                *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}"),
-                num_cpus=0,
-            )
-            for _ in range(num_nodes):
-                cluster.add_node(num_cpus=num_cpus)
-            place.environment["RAY_ADDRESS"] = cluster.address
-            yield cluster
-        finally:
-            place.end_everything()
-            wait_until(lambda: place.processes() == [], "a node outlived its end", timeout_s=60)
+    with ray_head(place, num_cpus=0) as head:
+        cluster = RayCluster(place=place, address=head.address, dashboard_port=head.dashboard_port)
+        for _ in range(num_nodes):
+            cluster.add_node(num_cpus=num_cpus)
+        place.environment["RAY_ADDRESS"] = cluster.address
+        yield cluster

@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.small_sweep import Workplace, wait_until
 
+HOST = "127.0.0.1"
 START_S = 120
 """How long a node may take to come up on a busy machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A cluster's first node. address: where drivers and nodes join. directory: where Ray keeps its files."""
+
+    address: str
+    dashboard_port: int
+    directory: Path
+
+
+@contextmanager
+def ray_head(place: Workplace, *arguments: str, num_cpus: float = 1, port: int | None = None) -> Iterator[Head]:
+    """A head on loopback and on ports of its own that wants a token, which everything of `place` is given.
+
+    arguments: further ones of `ray start`. All processes of the place are ended with it.
+    """
+    own_port, client_port, dashboard_port = free_ports(3)
+    port = port or own_port
+    place.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # Ray's sockets lie in this directory, and a socket's path may have only a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory:
+        try:
+            start_node(
+                place,
+                place.root / "head.log",
+                *("--head", f"--node-ip-address={HOST}", f"--port={port}", f"--temp-dir={directory}"),
+                *(f"--ray-client-server-port={client_port}", f"--dashboard-port={dashboard_port}", *arguments),
+                num_cpus=num_cpus,
+            )
+            yield Head(address=f"{HOST}:{port}", dashboard_port=dashboard_port, directory=Path(directory))
+        finally:
+            place.end_everything()
+            wait_until(lambda: place.processes() == [], "a node outlived its end", timeout_s=60)
 
 
 def start_node(

@@ -132,6 +132,21 @@ def spec_fields(**sections: Any) -> dict[str, Any]:
     return fields | sections
 
 
+def sections_of_alike_trials(num_trials: int, **sections: Any) -> dict[str, Any]:
+    """Trials of one length at low rates, without tests or a registration: for what happens around the training."""
+    search = {
+        "num_trials": num_trials,
+        "halving": {"enabled": False},
+        "space": {"optim.learning_rate": {"log_uniform": [1e-4, 1e-3]}},
+    }
+    return {
+        "search": search,
+        "optim": spec_fields()["optim"] | {"learning_rate": 2e-4},
+        "test": {"generate": False},
+        "register": {"enabled": False},
+    } | sections
+
+
 @dataclass(slots=True, kw_only=True)
 class Workplace:
     """A directory with a base, rows and a sweep file, and a home, a cache and a working directory of its own.
