@@ -108,7 +108,12 @@ def _fill_row(file: str, tokenizer: Tokenizer, lengths: np.ndarray, longest: int
 
 
 def fewest_packs(lengths: np.ndarray, longest: int) -> int:
-    """No packing needs fewer: the bound L2 of Martello and Toth (1990)."""
+    """No packing needs fewer: the bound L2 of Martello and Toth (1990).
+
+    It is not sharp where rows are about half a pack long. For GSM8K at 512 by the built-in base's tokens it lets packs
+    be 0.9805 full; by Gilmore and Gomory's linear program (1961), which takes most of a minute at 2048, nothing fills
+    them more than 0.9707: 3,790 packs, and rounding its solution makes 3,792.
+    """
     bounds = [-(-int(lengths.sum()) // longest)]
     for small in range(longest // 2 + 1):
         alone = int((lengths > longest - small).sum())
