@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.support.command_line import Pharos
+    from tests.support.hub_server import HubServer
     from tests.support.mlflow_server import Server
     from tests.support.object_store import Bucket
 
@@ -54,6 +55,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    """A hub on loopback that answers as huggingface.co does, of this test alone."""
+    from tests.support.hub_server import hub_server
+
+    with hub_server(tmp_path / "published") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,8 @@ _KINDS = tuple(
 )
 _PLACE = re.compile(r"(?P<place>.+?(?::\d+(?=:)|\[\d+\])?)(?P<column>:\d+)?: (?P<said>.+)", re.DOTALL)
 _REMEDY = re.compile(
-    r"^(.+?[.:;?]) ((?:Use|Write|Convert|Give|Did you mean|Add|Set|Correct|Remove|Keep) .+)$", re.DOTALL
+    r"^(.+?[.:;?]) ((?:Use|Write|Convert|Give|Did you mean|Add|Set|Correct|Remove|Keep|Check|Fetch|Accept) .+)$",
+    re.DOTALL,
 )
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pharos.errors import BaseModelError
-from pharos.model.base_files import read_config, read_json_object, stored_tensors, weight_files
+from pharos.hub import LOG_IN, HubAway, ask_hub, quiet
+from pharos.model.base_files import has_whole_weights, read_config, read_json_object, stored_tensors, weight_files
 from pharos.spec.model import SweepSpec
 
 TINY = "builtin:tiny"
@@ -81,7 +82,7 @@ def check_base(name: str, directory: Path, *, trust_remote_code: bool = False, n
     if not (directory / "config.json").is_file():
         raise BaseModelError(f"base={name}: {directory} is no model directory: it has no config.json.")
     _check_config(name, read_config(directory), trust_remote_code=trust_remote_code)
-    if weight_files(directory):
+    if has_whole_weights(directory) or (needs_weights and weight_files(directory)):
         stored_tensors(directory)
         return
     pickles = sorted(file.name for pattern in PICKLES for file in directory.glob(pattern))
@@ -185,40 +186,36 @@ def _from_hub(spec: SweepSpec, directory: Path, *, build: bool, hub_cache: Path 
     revision = f", revision={spec.revision}" if spec.revision else ""
     try:
         whole = cached(all_files)
-        if whole and _has_whole_weights(whole):
+        if whole and has_whole_weights(whole):
             return whole
         if not build and (folder := cached(small)):
             return folder
-        return snapshot(all_files if build else small, local=False)
+        ask_hub("model", spec.base, revision=spec.revision)
+        with quiet():
+            return snapshot(all_files if build else small, local=False)
     except GatedRepoError as error:
-        raise BaseModelError(
-            f"base={spec.base} is gated: accept its licence on the hub, then log in with `hf auth login`."
-        ) from error
+        raise BaseModelError(f"base={spec.base} is gated: accept its licence on the hub, then {LOG_IN}.") from error
     except RevisionNotFoundError as error:
         raise BaseModelError(f"base={spec.base}{revision}: the hub has no such revision of it.") from error
     except RepositoryNotFoundError as error:
         raise BaseModelError(
             f"base={spec.base}: there is no directory {directory}, and the hub has no such model (or a private one: "
-            f"log in with `hf auth login`).{_nearest(directory)}"
+            f"{LOG_IN}).{_nearest(directory)}"
         ) from error
     except HFValidationError as error:
         raise BaseModelError(
             f"base={spec.base} is neither a directory ({directory}) nor a hub id.{_nearest(directory)}"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (HubAway, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
+            raise BaseModelError(
+                f"base={spec.base}{revision}: the hub refuses the token that it was sent. Use another: {LOG_IN}."
+            ) from error
+        reason = str(error) if isinstance(error, HubAway) else type(error).__name__
         raise BaseModelError(
             f"base={spec.base}{revision} is neither a directory ({directory}) nor whole in the hub's cache, and the "
-            f"hub cannot be reached ({type(error).__name__}).{_nearest(directory)} Name a directory, or connect and "
-            "run again."
+            f"hub cannot be reached ({reason}).{_nearest(directory)} Name a directory, or connect and run again."
         ) from error
-
-
-def _has_whole_weights(directory: Path) -> bool:
-    """Whether every file is there that the index names: a cache may hold the config alone, or half a download."""
-    try:
-        return bool(weight_files(directory))
-    except BaseModelError:
-        return False
 
 
 def _refuse_revision(spec: SweepSpec, reason: str) -> None:

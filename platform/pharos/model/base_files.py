@@ -52,6 +52,14 @@ def weight_files(directory: Path) -> list[Path]:
     return files
 
 
+def has_whole_weights(directory: Path) -> bool:
+    """Whether there are weights, and every file that their index names: a hub's cache may hold half a download."""
+    try:
+        return bool(weight_files(directory))
+    except BaseModelError:
+        return False
+
+
 def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
     """Every tensor of a model directory by name, file by file in the order of their bytes.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pharos.errors import BaseModelError
-from pharos.model.base_files import read_config, stored_tensors, weight_files
+from pharos.model.base_files import has_whole_weights, read_config, stored_tensors, weight_files
 from pharos.plan.facts import BaseFacts, TargetModule
 
 TargetChoice = Literal["all-linear"] | Sequence[str]
@@ -57,7 +57,7 @@ def base_facts(
         config = tiny_config()
     else:
         config = read_config(directory)
-    estimated = directory is None or not weight_files(directory)
+    estimated = directory is None or not has_whole_weights(directory)
     shapes = _expected_shapes(name, config) if estimated else _stored_shapes(directory, config)
 
     layer_parameters: dict[int, int] = defaultdict(int)
@@ -119,7 +119,7 @@ def select_targets(modules: Sequence[str], choice: TargetChoice) -> list[str]:
 def directory_digest(directory: Path) -> str:
     """Of config.json and of each weight file its name, size and header: changes with the model, reads no weights."""
     content = hashlib.sha256(json.dumps(read_config(directory), sort_keys=True).encode())
-    for file in weight_files(directory):
+    for file in weight_files(directory) if has_whole_weights(directory) else []:
         with file.open("rb") as stream:
             header = stream.read(int.from_bytes(stream.read(8), "little"))
         content.update(f"\n{file.name} {file.stat().st_size} ".encode() + header)

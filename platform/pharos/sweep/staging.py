@@ -93,6 +93,8 @@ def stage(spec: SweepSpec, *, root: Path, progress: Progress) -> Staged:
 
     base_dir = _fetched_tiny(storage / "cache") if is_remote and spec.base == TINY else None
     if base_dir is None:
+        if spec.base != TINY and not (root / Path(spec.base).expanduser()).is_dir():
+            progress(f"fetching {spec.base} from the hub, as far as it is not in the cache")
         base_dir = resolve_base(spec, root=root, cache_dir=user_cache(), build=True, progress=building)
     if base_dir is None:
         raise BaseModelError(f"base={spec.base} could not be built below {user_cache()}.")

@@ -208,26 +208,6 @@ def test_a_directory_that_datasets_saved_is_read(tmp_path: Path) -> None:
     assert pairs(read(tmp_path, "saved")) == ROWS
 
 
-def test_a_dataset_of_the_hub_is_read_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    folder = tmp_path / "owner" / "name"
-    for subset, split, rows in (("en", "train", ROWS[:20]), ("en", "validation", ROWS[20:])):
-        (folder / subset).mkdir(parents=True, exist_ok=True)
-        datasets.Dataset.from_list(rows).to_parquet(str(folder / subset / f"{split}.parquet"))
-    (folder / "README.md").write_text("---\nconfigs:\n- config_name: en\n  data_dir: en\n---\n")
-    monkeypatch.chdir(tmp_path)  # datasets takes a local directory of this name for the one of the hub
-    found = read(tmp_path, "hub:owner/name[en]")
-    assert pairs(found) == ROWS[:20]
-    assert str(found.rows[3].origin) == "hub:owner/name[en][3]"
-    assert pairs(read(tmp_path, "hub:owner/name[en]:validation")) == ROWS[20:]
-    digests = {
-        content_digest(find_sources(DataSpec(train=name), root=tmp_path)["train"])
-        for name in ("hub:owner/name[en]", "hub:owner/name[en]:validation")
-    }
-    assert len(digests) == 2
-
-
 def test_the_parts_of_a_hub_id() -> None:
     whole = parse_id("hub:owner/na.me@main[en]:dev")
     assert (whole.name, whole.revision, whole.subset, whole.split) == ("owner/na.me", "main", "en", "dev")
