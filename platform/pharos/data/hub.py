@@ -84,9 +84,11 @@ def _load(name: str) -> Any:
         with _quiet():
             wanted, away = _pinned(wanted)
             prepared = _prepared(wanted)
-            if prepared is None and away is not None:
+            if prepared is not None:
+                return prepared
+            if away is not None:
                 raise away
-            return prepared or _downloaded(wanted)
+            return _downloaded(wanted)
     except Exception as error:  # datasets, huggingface_hub, httpx2 and pyarrow each raise their own
         raise DataError(f"cannot be read: {_reason(wanted, error)}") from error
 

@@ -185,12 +185,17 @@ def _from_hub(spec: SweepSpec, directory: Path, *, build: bool, hub_cache: Path 
 
     revision = f", revision={spec.revision}" if spec.revision else ""
     try:
-        whole = cached(all_files)
+        whole = cached(all_files)  # as far as the cache can tell
         if whole and has_whole_weights(whole):
             return whole
         if not build and (folder := cached(small)):
             return folder
-        ask_hub("model", spec.base, revision=spec.revision)
+        try:
+            ask_hub("model", spec.base, revision=spec.revision)
+        except HubAway:
+            if whole is None:
+                raise
+            return whole  # what it lacks is said by whoever checks it
         with quiet():
             return snapshot(all_files if build else small, local=False)
     except GatedRepoError as error:

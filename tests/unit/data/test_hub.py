@@ -100,8 +100,8 @@ def test_what_is_in_the_cache_is_read_without_the_hub_and_nothing_else_is_taken_
 ) -> None:
     first = hub.publish("datasets", "owner/lamps", lamps)
     write_rows(tmp_path / "plain" / "train.parquet", 4, "plain")
-    hub.publish("datasets", "owner/plain", tmp_path / "plain")
-    cached = ("hub:owner/lamps[en]", f"hub:owner/lamps@{first}[en]:validation", "hub:owner/plain")
+    hub.publish("datasets", "owner/PlainRows", tmp_path / "plain")
+    cached = ("hub:owner/lamps[en]", f"hub:owner/lamps@{first}[en]:validation", "hub:owner/PlainRows")
     found = read(*cached)
     assert [len(one["rows"]) for one in found] == [20, 5, 4]
     write_rows(lamps / "en" / "train.parquet", 33, "beacon")
@@ -120,7 +120,7 @@ def test_what_is_in_the_cache_is_read_without_the_hub_and_nothing_else_is_taken_
     # Once for each name but the commit that is in the cache, and again where no dataset came of it: no repeating.
     paths = [asked.path.removeprefix("/api/datasets/") for asked in hub.requests]
     if not is_gone:
-        expected = ["owner/lamps", "owner/plain", f"owner/lamps/revision/{second}", "owner/lamps", "owner/never"]
+        expected = ["owner/lamps", "owner/PlainRows", f"owner/lamps/revision/{second}", "owner/lamps", "owner/never"]
         assert paths == expected
 
 
