@@ -153,14 +153,7 @@ def _tiny_base(cache_dir: Path, *, build: bool, progress: Callable[[int, int], N
 def _from_hub(spec: SweepSpec, directory: Path, *, build: bool, hub_cache: Path | None) -> Path:
     """The snapshot of a hub model: from the cache without asking the hub where it is whole, else downloaded."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     small = [*SMALL_FILES, *(["*.py"] if spec.trust_remote_code else [])]
     all_files = ["*.safetensors", *small]
@@ -183,7 +176,6 @@ def _from_hub(spec: SweepSpec, directory: Path, *, build: bool, hub_cache: Path 
             return None
         return folder if (folder / "config.json").is_file() else None
 
-    revision = f", revision={spec.revision}" if spec.revision else ""
     try:
         whole = cached(all_files)  # as far as the cache can tell
         if whole and has_whole_weights(whole):
@@ -198,29 +190,42 @@ def _from_hub(spec: SweepSpec, directory: Path, *, build: bool, hub_cache: Path 
             return whole  # what it lacks is said by whoever checks it
         with quiet():
             return snapshot(all_files if build else small, local=False)
-    except GatedRepoError as error:
-        raise BaseModelError(f"base={spec.base} is gated: accept its licence on the hub, then {LOG_IN}.") from error
-    except RevisionNotFoundError as error:
-        raise BaseModelError(f"base={spec.base}{revision}: the hub has no such revision of it.") from error
-    except RepositoryNotFoundError as error:
-        raise BaseModelError(
+    except (HubAway, HFValidationError, OSError) as error:  # huggingface_hub's other errors are OSErrors
+        raise _not_fetched(spec, directory, error) from error
+
+
+def _not_fetched(spec: SweepSpec, directory: Path, error: Exception) -> BaseModelError:
+    """Why the hub gave nothing, and what would help. directory: what the base would be here."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    named = f"base={spec.base}" + (f", revision={spec.revision}" if spec.revision else "")
+    nearest = _nearest(directory)
+    if isinstance(error, GatedRepoError):
+        said = f"base={spec.base} is gated: accept its licence on the hub, then {LOG_IN}."
+    elif isinstance(error, RevisionNotFoundError):
+        said = f"{named}: the hub has no such revision of it."
+    elif isinstance(error, RepositoryNotFoundError):
+        said = (
             f"base={spec.base}: there is no directory {directory}, and the hub has no such model (or a private one: "
-            f"{LOG_IN}).{_nearest(directory)}"
-        ) from error
-    except HFValidationError as error:
-        raise BaseModelError(
-            f"base={spec.base} is neither a directory ({directory}) nor a hub id.{_nearest(directory)}"
-        ) from error
-    except (HubAway, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
-            raise BaseModelError(
-                f"base={spec.base}{revision}: the hub refuses the token that it was sent. Use another: {LOG_IN}."
-            ) from error
+            f"{LOG_IN}).{nearest}"
+        )
+    elif isinstance(error, HFValidationError):
+        said = f"base={spec.base} is neither a directory ({directory}) nor a hub id.{nearest}"
+    elif isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
+        said = f"{named}: the hub refuses the token that it was sent. Use another: {LOG_IN}."
+    else:
         reason = str(error) if isinstance(error, HubAway) else type(error).__name__
-        raise BaseModelError(
-            f"base={spec.base}{revision} is neither a directory ({directory}) nor whole in the hub's cache, and the "
-            f"hub cannot be reached ({reason}).{_nearest(directory)} Name a directory, or connect and run again."
-        ) from error
+        said = (
+            f"{named} is neither a directory ({directory}) nor whole in the hub's cache, and the hub cannot be reached "
+            f"({reason}).{nearest} Name a directory, or connect and run again."
+        )
+    return BaseModelError(said)
 
 
 def _refuse_revision(spec: SweepSpec, reason: str) -> None:
