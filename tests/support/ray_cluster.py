@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from tests.support.namespaces import INTERFACE, Namespace, namespaces
+from tests.support.namespaces import Namespace, namespaces
 from tests.support.ray_nodes import HOST, ray_head, start_node
 from tests.support.small_sweep import Workplace, kill, wait_until
 
@@ -80,8 +80,6 @@ def cluster_in_namespaces(place: Workplace, *, rate: str) -> Iterator[Sequence[N
     What is started from `place` runs on the first, which is the head. Raises NamespaceError where it cannot be.
     """
     place.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    # What a person sets on machines with several networks; Pharos hands it on to its workers.
-    place.environment |= {"GLOO_SOCKET_IFNAME": INTERFACE}
     with namespaces() as nodes, tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as directory:
         head, other = nodes
         for node in nodes:

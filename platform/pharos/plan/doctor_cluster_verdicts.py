@@ -81,13 +81,12 @@ def _all_reduce(examination: Examination, measured: AllReduce | None) -> Check:
         remedy = "see ports above; with several interfaces set GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME for ray start"
         return Check(name=name, verdict="wrong", found=f"{measured.backend}: {measured.problem}", remedy=remedy)
     if measured.needs_interface:
-        variable = f"{measured.backend.upper()}_SOCKET_IFNAME"
         return Check(
             name=name,
             verdict="wrong",
             found=f"{measured.backend} takes another interface than the one that the nodes know each other by, and "
             "training would fail",
-            remedy=f"set {variable}={measured.needs_interface} in the environment of `ray start` on every node",
+            remedy=f"set NCCL_SOCKET_IFNAME={measured.needs_interface} in the environment of `ray start` on every node",
         )
     link = [node.interface_mbit for node in examination.nodes if node.interface_mbit]
     stated = f"; the slowest interface states {min(link):,} Mbit/s, {min(link) / 8:,.0f} MB/s" if link else ""

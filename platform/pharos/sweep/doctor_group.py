@@ -11,6 +11,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 from pharos.plan.doctor import AllReduce, NodeFacts
+from pharos.sweep.interface import talk_where_nodes_do
 
 GROUP_TIMEOUT_S = 30.0
 """How long the processes may take to find each other; torch's own half hour is for training."""
@@ -45,7 +46,8 @@ def all_reduce(nodes: Sequence[NodeFacts], examiners: dict[str, Any], *, has_fre
     backend = "nccl" if has_free_gpus else "gloo"
     first = nodes[0]
     problem = ""
-    for with_interface in (False, True):
+    # Of gloo, which a worker tells itself where to talk, there is nothing else to try.
+    for with_interface in (False, True) if backend == "nccl" else (False,):
         try:
             port = ray.get(examiners[first.node_id].free_port.remote(), timeout=GROUP_TIMEOUT_S)
             meeting = Meeting(backend=backend, host=first.address, port=port, world_size=len(nodes))
@@ -94,8 +96,9 @@ def _once(nodes: Sequence[NodeFacts], meeting: Meeting, *, with_interface: bool)
 
 def measure(meeting: Meeting, rank: int, interface: str) -> tuple[int, float]:
     """On a node: join the group, sum some times, and say how large and how quick. RuntimeError: a wrong sum."""
+    talk_where_nodes_do()
     if interface:
-        os.environ[f"{meeting.backend.upper()}_SOCKET_IFNAME"] = interface
+        os.environ["NCCL_SOCKET_IFNAME"] = interface
     import torch
     import torch.distributed as dist
 

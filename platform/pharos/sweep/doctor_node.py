@@ -26,6 +26,7 @@ import psutil
 
 from pharos import __version__
 from pharos.plan.doctor import Dashboard, Gpu, NodeFacts, Room, Wanted
+from pharos.sweep.interface import interface_of
 
 LIBRARIES = ("ray", "torch", "deepspeed", "transformers", "peft", "mlflow")
 CONNECT_TIMEOUT_S = 3.0
@@ -99,14 +100,6 @@ def gpus(program: str = "nvidia-smi") -> tuple[Gpu, ...]:
         for row in rows
         if len(row) == 3 and row[1].isdigit()
     )
-
-
-def interface_of(address: str) -> str:
-    """The network interface that holds an IP address; empty where none does."""
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(one.address == address for one in addresses):
-            return name
-    return ""
 
 
 def tracking_problem(uri: str) -> str:

@@ -10,15 +10,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from pharos.plan.pool import PoolSettings
 from pharos.spec.model import PoolSpec
+from pharos.sweep.interface import talk_where_nodes_do
 from pharos.sweep.names import HEAD
 from pharos.sweep.worker import train_loop
 
@@ -39,6 +42,20 @@ class PoolFailure:
     ranks: tuple[int, ...] = ()
 
 
+class _PoolBackend(_TorchBackend):
+    """Torch's process group as Train makes it, once each worker knows the interface to talk over."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        worker_group.execute(talk_where_nodes_do)
+        super().on_start(worker_group, backend_config)
+
+
+class PoolTorchConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        return _PoolBackend
+
+
 @ray.remote(num_cpus=0, resources=HEAD, max_retries=0)
 def run_pool_group(
     settings: PoolSettings, pool: PoolSpec, desk: str, state_dir: str, avoided: Sequence[str]
@@ -52,7 +69,7 @@ def run_pool_group(
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"settings": settings, "desk": desk},
-        torch_config=TorchConfig(backend="nccl" if pool.gpus_per_worker else "gloo"),
+        torch_config=PoolTorchConfig(backend="nccl" if pool.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=settings.workers,
             use_gpu=pool.gpus_per_worker > 0,

@@ -177,9 +177,10 @@ def test_bandwidth_is_told_and_judged_only_where_it_is_absurd() -> None:
     assert "states 10,000 Mbit/s, 1,250 MB/s" in slow_link.found
     assert line(size_bytes=10**6, seconds=2.0).verdict == "warning"
     assert line(problem="connection refused").verdict == "wrong"
-    interface = line(size_bytes=10**7, seconds=0.6, needs_interface="eth0")
+    found = AllReduce(backend="nccl", num_nodes=4, size_bytes=10**7, seconds=0.6, needs_interface="eth0")
+    [interface] = of("all-reduce", between(all_reduce=found))
     assert interface.verdict == "wrong"
-    assert "GLOO_SOCKET_IFNAME=eth0" in interface.remedy
+    assert "NCCL_SOCKET_IFNAME=eth0" in interface.remedy
 
 
 @pytest.mark.parametrize(

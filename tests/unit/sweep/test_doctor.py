@@ -19,7 +19,8 @@ from pharos.errors import ClusterError
 from pharos.plan.doctor import Gpu, Wanted
 from pharos.plan.doctor_verdicts import checks
 from pharos.sweep.doctor import refuse_other_addresses, storage_problem
-from pharos.sweep.doctor_node import Examiner, gpus, interface_of, node_facts, tracking_problem
+from pharos.sweep.doctor_node import Examiner, gpus, node_facts, tracking_problem
+from pharos.sweep.interface import GLOO, interface_of, talk_where_nodes_do
 
 
 def wanted(storage: Path) -> Wanted:
@@ -67,6 +68,22 @@ def test_gpus_are_those_that_the_driver_lists(tmp_path: Path) -> None:
 def test_an_address_leads_to_its_interface() -> None:
     assert interface_of("127.0.0.1") == "lo"
     assert interface_of("203.0.113.7") == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "set_before", "taken"),
+    [("127.0.0.1", None, "lo"), ("127.0.0.1", "ib0", "ib0"), ("203.0.113.7", None, None)],
+)
+def test_gloo_talks_where_ray_does_unless_it_was_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, address: str, set_before: str | None, taken: str | None
+) -> None:
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: address)
+    # Both ways, so that what the code sets is taken away after the test as well.
+    monkeypatch.setenv(GLOO, set_before or "")
+    if set_before is None:
+        monkeypatch.delenv(GLOO)
+    talk_where_nodes_do()
+    assert os.environ.get(GLOO) == taken
 
 
 def test_a_storage_is_written_and_read_and_no_marker_stays(tmp_path: Path) -> None:
