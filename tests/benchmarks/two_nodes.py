@@ -171,9 +171,11 @@ def fit(place: Workplace, name: str, settings: PoolSettings, trials: Sequence[Tr
     job = Job(name=name, settings=replace(settings, trials_dir=trials_dir), trials=tuple(trials), seen=str(seen))
     work.write_bytes(pickle.dumps(job))
     command = [*place.within, sys.executable, "-m", "tests.benchmarks.two_nodes", str(work)]
+    # By itself a TorchTrainer takes the interface that the host's name stands for, which is no namespace's.
+    environment = place.environment | {"GLOO_SOCKET_IFNAME": INTERFACE}
     began_s = time.monotonic()
     done = subprocess.run(
-        command, env=place.environment, cwd=place.root, capture_output=True, text=True, check=False, timeout=900
+        command, env=environment, cwd=place.root, capture_output=True, text=True, check=False, timeout=900
     )
     if done.returncode:
         raise RuntimeError(f"{name} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -79,7 +80,9 @@ def _run(spec: SweepSpec, path: Path, address: str | None, dashboard_port: int |
 
     if is_job():
         refuse_relative(spec.storage)
-        path = keep_files(spec, path)
+        path = keep_files(spec, path).absolute()
+        # Ray may take the job's directory away or make it anew (a second node of one machine does), under its feet.
+        os.chdir(path.parent)
     run_spec(spec, path.absolute().parent, address=address, dashboard_port=dashboard_port)
 
 

@@ -13,6 +13,7 @@ from tests.support.many_trials import many_trials, many_trials_spec
 
 from pharos.plan.events import SweepEnded, SweepStarted
 from pharos.plan.paths import SweepPaths
+from pharos.sweep.in_job import JOB_CONFIG
 from pharos.sweep.paths import sweep_lock
 from pharos.track.sweeps import log_of
 
@@ -100,6 +101,20 @@ def test_a_relative_storage_is_named_where_it_was_written(tmp_path: Path, pharos
     assert f"{file}:5: storage=my-results is relative" in err
     code, _, err = pharos("submit", file, "--address", AWAY, "--storage", "other")
     assert "error: storage=other is relative" in err
+
+
+def test_a_job_leaves_the_directory_that_ray_may_take_away(
+    tmp_path: Path, pharos: Pharos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(JOB_CONFIG, "{}")
+    monkeypatch.chdir(write_spec(tmp_path / "of-the-job").parent)
+    ran: list[tuple[Path, Path]] = []
+    monkeypatch.setattr("pharos.cli.sweeps.run_spec", lambda spec, root, **_: ran.append((root, Path.cwd())))
+    storage = tmp_path / "results"
+    assert pharos("sweep", "sweep.yaml", "--storage", storage)[0] == 0
+    kept = storage / "small" / "submitted"
+    assert ran == [(kept, kept)]
+    assert (kept / "rows.jsonl").is_file()
 
 
 def test_submit_wants_an_address(tmp_path: Path, pharos: Pharos) -> None:
