@@ -28,6 +28,7 @@ RUNGS = (50, 100)
 WORKERS, SEATS_PER_WORKER = 4, 4
 NUM_SEATS = WORKERS * SEATS_PER_WORKER
 TRIALS, POOLS = (100, 300, 1000), (1, 4, 16)
+REPEATS = 5
 LINEAR = 1.15
 """A power law's exponent up to which growth is called linear; quadratic work would give 2."""
 
@@ -81,8 +82,8 @@ class SimulatedPool:
 
 def run(options: Options) -> Report:
     trials, pools = ((20, 40), (1, 2)) if options.smoke else (TRIALS, POOLS)
-    by_trials = [measure(num_trials=number, num_pools=pools[-1]) for number in trials]
-    by_pools = [measure(num_trials=trials[-1], num_pools=number) for number in pools[:-1]] + by_trials[-1:]
+    by_trials = [quietest(num_trials=number, num_pools=pools[-1]) for number in trials]
+    by_pools = [quietest(num_trials=trials[-1], num_pools=number) for number in pools[:-1]] + by_trials[-1:]
     largest = by_trials[-1]
     return Report(
         settings={
@@ -90,6 +91,7 @@ def run(options: Options) -> Report:
             "rounds of a trial that is not stopped": NUM_STEPS // STEPS_OF_ROUND,
             "steps of a round": STEPS_OF_ROUND,
             "rungs at steps": list(RUNGS),
+            "measurements, of which the quickest counts": REPEATS,
         },
         tables=[
             Table(title=f"over {pools[-1]} pools", rows=by_trials),
@@ -123,6 +125,12 @@ def run(options: Options) -> Report:
             "ms of reports is what the simulated pools themselves cost; the others are without it",
         ],
     )
+
+
+def quietest(*, num_trials: int, num_pools: int) -> Row:
+    """The one of several measurements that the least else happened to: the small ones take a fifth of a second."""
+    rows = [measure(num_trials=num_trials, num_pools=num_pools) for _ in range(REPEATS)]
+    return min(rows, key=lambda row: float(row["processor s"]))
 
 
 def measure(*, num_trials: int, num_pools: int) -> Row:
