@@ -12,6 +12,7 @@ from pharos.plan.facts import BaseFacts, DataFacts, MachineFacts, TargetModule
 from pharos.plan.halving import decide
 from pharos.plan.hyperparameters import baseline_params
 from pharos.plan.ledger import Ledger
+from pharos.plan.metrics import EVAL_LOSS, place
 from pharos.plan.result import result_json
 from pharos.plan.sweep_plan import SweepPlan, plan_sweep
 from pharos.spec.model import SweepSpec
@@ -138,7 +139,8 @@ def scripted_sweep(spec: SweepSpec, plan: SweepPlan, *, round_s: float = 5.0) ->
                 ended[number] = ("COMPLETED", "trained to its full length")
         for rung in plan.rungs:
             arrivals = {n: best[n] for n in seats.values() if step[n] == rung and n not in ended}
-            for decision in decide(arrivals, history[rung], reduction_factor=2, exempt=frozenset({0})):
+            earlier = sorted(place(EVAL_LOSS, score, None) for score in history[rung])
+            for decision in decide(arrivals, earlier, reduction_factor=2, exempt=frozenset({0})):
                 happened.append(
                     ev.RungDecided(
                         number=decision.number,

@@ -15,6 +15,7 @@ from pharos.plan import events as ev
 from pharos.plan.budget import trial_plan
 from pharos.plan.halving import decide
 from pharos.plan.hyperparameters import baseline_params
+from pharos.plan.metrics import EVAL_LOSS, place
 from pharos.plan.trial import BASELINE, TrialPlan
 from pharos.spec.identity import spec_to_json
 from pharos.spec.model import SweepSpec
@@ -198,7 +199,8 @@ class _Simulation:
                 if self.progress[number][0] == rung and number not in self.happening.diverging
             }
             history = self.history.setdefault(rung, [])
-            for decision in decide(arrivals, history, reduction_factor=3, exempt=frozenset({BASELINE}), rung=rung):
+            earlier = sorted(place(EVAL_LOSS, score, None) for score in history)
+            for decision in decide(arrivals, earlier, reduction_factor=3, exempt=frozenset({BASELINE}), rung=rung):
                 made = ev.RungDecided(
                     number=decision.number,
                     rung=rung,

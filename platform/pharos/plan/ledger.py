@@ -5,21 +5,19 @@ Pure: `Ledger.apply` takes one event and changes only the ledger itself. Nothing
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import isfinite
 
 from pharos.plan import events as ev
-from pharos.plan.metrics import EVAL_LOSS, place
+from pharos.plan.metrics import EVAL_LOSS, Place, place
 from pharos.plan.trial import TrialPlan, TrialState, repeat_of
 
 
 @dataclass(slots=True, kw_only=True)
 class TrialRecord:
-    """All that the log says of one trial. evaluations: eval metrics by optimizer step.
-
-    rungs: score by rung; rung_losses: eval_loss beside it.
-    """
+    """All that the log says of one trial. evaluations: eval metrics by optimizer step. rungs: score by rung."""
 
     plan: TrialPlan
     state: TrialState = TrialState.WAITING
@@ -32,7 +30,6 @@ class TrialRecord:
     last_loss: float | None = None
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
     rungs: dict[int, float] = field(default_factory=dict)
-    rung_losses: dict[int, float | None] = field(default_factory=dict)
     score: float | None = None
     best_step: int | None = None
     best_checkpoint: str | None = None
@@ -89,6 +86,8 @@ class Ledger:
     """Trials of the search that have come to their end."""
     confirmation: ev.WinnerConfirmed | None = None
     decisions: list[ev.RungDecided] = field(default_factory=list)
+    rung_places: dict[int, list[Place]] = field(default_factory=dict)
+    """By rung the places of all scores that were compared there, ascending."""
     totals: Totals = field(default_factory=Totals)
     open_pools: dict[str, ev.PoolOpened] = field(default_factory=dict)
     most_pools: int = 0
@@ -141,7 +140,7 @@ class Ledger:
                 _report(self.record(event.number), event)
             case ev.RungDecided():
                 self.trials[event.number].rungs[event.rung] = event.score
-                self.trials[event.number].rung_losses[event.rung] = event.eval_loss
+                insort(self.rung_places.setdefault(event.rung, []), place(self.metric, event.score, event.eval_loss))
                 self.decisions.append(event)
             case ev.TrialEnded():
                 trial = self.record(event.number)

@@ -6,6 +6,8 @@ from math import inf, isnan
 
 from pharos.spec.model import GenerationSpec, SweepSpec
 
+Place = tuple[float, float]
+"""What to rank a score by, lowest first."""
 EVAL_LOSS = "eval_loss"
 GENERATED = ("exact_match", "bleu_4", "rouge_1", "rouge_2", "rouge_l")
 """Of generated answers against their references, from 0 to 1: higher is better. Every other metric is a loss."""
@@ -30,7 +32,7 @@ def cost(metric: str, score: float) -> float:
     return -score if is_higher_better(metric) else score
 
 
-def place(metric: str, score: float, eval_loss: float | None) -> tuple[float, float]:
+def place(metric: str, score: float, eval_loss: float | None) -> Place:
     """What to rank a score by, lowest first; NaN comes last.
 
     Of equal shares the lower loss is better: early on no answer is right yet, and only the loss tells trials apart.

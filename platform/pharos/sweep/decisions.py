@@ -31,12 +31,10 @@ def rungs_decided(ledger: Ledger, seats: Sequence[SeatReport], *, plan: SweepPla
         }
         if not arrivals:
             continue
-        before = [trial for trial in trials.values() if rung in trial.rungs]
         decisions = decide(
             arrivals,
-            [trial.rungs[rung] for trial in before],
+            ledger.rung_places.get(rung, ()),
             losses=losses,
-            history_losses=[trial.rung_losses[rung] for trial in before],
             rung=rung,
             metric=metric,
             reduction_factor=plan.reduction_factor,
