@@ -34,7 +34,7 @@ def test_the_readme_shows_what_is_printed() -> None:
         *nodes,
         address="10.77.36.1:6379",
         skews=tuple(Skew(node_id=node.node_id, ahead_s=0.0, error_s=0.001) for node in nodes),
-        all_reduce=AllReduce(backend="gloo", num_nodes=2, size_bytes=12 * 2**20, seconds=0.49),
+        all_reduce=AllReduce(backend="gloo", num_nodes=2, size_bytes=11_500_000, seconds=0.49),
     )
     examination = an_examination(
         *nodes, cluster=cluster, storage=STORAGE, tracking=f"sqlite:///{STORAGE}/mlflow.db", seconds=6.0
