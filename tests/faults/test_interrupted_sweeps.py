@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from tests.support.small_sweep import (
 )
 
 from pharos.plan.events import SweepStarted, TrialEnded, TrialSeated
+from pharos.plan.ledger import Ledger
 from pharos.spec.load import load_spec
 from pharos.track.mlflow_client import connect
 
@@ -39,10 +39,6 @@ def is_in_the_middle(place: Workplace) -> bool:
 
 def num_rounds(place: Workplace) -> int:
     return place.ledger().totals.rounds if place.paths.events.is_dir() else 0
-
-
-def has_more_rounds(place: Workplace, than: int) -> bool:
-    return num_rounds(place) > than
 
 
 def assert_whole(place: Workplace, scratch: Path, *, tracking_uri: str | None = None) -> None:
@@ -84,14 +80,12 @@ def assert_tracked_once(place: Workplace, tracking_uri: str) -> None:
     assert [version.version for version in client.search_model_versions("name = 'switch'")] in ([1], ["1"])
 
 
-def test_a_killed_driver_is_followed_by_the_same_command_and_nothing_is_lost(place: Workplace, tmp_path: Path) -> None:
-    sweep = place.start("sweep")
-    wait_until(lambda: is_in_the_middle(place), "the sweep did not get to its middle")
-    kill(sweep.pid)
-    finish(sweep)
-    # Ray's two agents notice after a minute that they are alone.
-    wait_until(lambda: all("Agent" in line for line in place.command_lines()), "Ray outlived its driver", timeout_s=60)
-    before = place.ledger()
+def test_a_sweep_that_was_stopped_or_killed_goes_on_with_the_same_command_and_nothing_is_lost(
+    place: Workplace, tmp_path: Path
+) -> None:
+    for with_signal in (signal.SIGTERM, signal.SIGINT):
+        stop(place, with_signal)
+    before = kill_in_the_middle(place)
     finished = {trial.number for trial in before.trials.values() if trial.state.is_final}
     assert finished
     assert not place.paths.result.exists()
@@ -110,36 +104,29 @@ def test_a_killed_driver_is_followed_by_the_same_command_and_nothing_is_lost(pla
     assert_whole(place, tmp_path)
 
 
-def test_an_interrupted_sweep_says_so_and_goes_on_when_it_is_started_again(place: Workplace, tmp_path: Path) -> None:
-    for session, with_signal in enumerate((signal.SIGTERM, signal.SIGINT)):
-        rounds_before = num_rounds(place)
-        sweep = place.start("sweep")
-        wait_until(partial(has_more_rounds, place, rounds_before), f"session {session} finished no round")
-        kill(sweep.pid, with_signal)
-        run = finish(sweep)
-        assert run.returncode == 130, f"{with_signal!r}: {run.stdout}{run.stderr}"
-        assert run.stdout.endswith(
-            "Stopped. Finished trials are kept, the others resume: run the same command again.\n"
-        )
-        assert run.stderr == ""
-        assert place.processes() == []
-        assert not place.paths.result.exists()
-    run = place.run("sweep")
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "small: resumed," in run.stdout
-    assert_whole(place, tmp_path)
-
-
-def test_a_tracking_server_that_comes_back_has_everything_once(
-    place: Workplace, tmp_path: Path, server: Server
-) -> None:
-    sweep = place.start("sweep", "--tracking-uri", server.uri)
-    wait_until(lambda: place.paths.events.is_dir() and bool(place.ledger().open_pools), "the pool did not come up")
-    server.kill()
-    server.start()
+def stop(place: Workplace, with_signal: signal.Signals) -> None:
+    """Start the sweep, let it finish a round and interrupt it."""
+    rounds_before = num_rounds(place)
+    sweep = place.start("sweep")
+    wait_until(lambda: num_rounds(place) > rounds_before, f"no round was finished before {with_signal!r}")
+    kill(sweep.pid, with_signal)
     run = finish(sweep)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert_whole(place, tmp_path, tracking_uri=server.uri)
+    assert run.returncode == 130, f"{with_signal!r}: {run.stdout}{run.stderr}"
+    assert run.stdout.endswith("Stopped. Finished trials are kept, the others resume: run the same command again.\n")
+    assert run.stderr == ""
+    assert place.processes() == []
+    assert not place.paths.result.exists()
+
+
+def kill_in_the_middle(place: Workplace) -> Ledger:
+    """Start the sweep and kill its driver; returns what the log had then."""
+    sweep = place.start("sweep")
+    wait_until(lambda: is_in_the_middle(place), "the sweep did not get to its middle")
+    kill(sweep.pid)
+    finish(sweep)
+    # Ray's two agents notice after a minute that they are alone.
+    wait_until(lambda: all("Agent" in line for line in place.command_lines()), "Ray outlived its driver", timeout_s=60)
+    return place.ledger()
 
 
 def test_a_tracking_server_that_stays_away_delays_the_hand_over_alone(

@@ -150,6 +150,10 @@ def request_limits(*, timeout_s: int, max_retries: int) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+INNERMOST = re.compile(r"(?:\[Errno -?\d+\] |Error\(\d+, '|Disconnected\(')([^'\")\]]+)")
+"""Of an error within errors: [Errno 111] Connection refused, ConnectionResetError(104, 'Connection reset by peer')."""
+
+
 @contextmanager
 def tracking_errors(uri: str, remedy: str) -> Iterator[None]:
     """Turn whatever a store raises inside the block into a TrackingError with the address, the reason and a remedy."""
@@ -169,7 +173,7 @@ def tracking_errors(uri: str, remedy: str) -> Iterator[None]:
 def reason_of(error: BaseException, uri: str) -> str:
     """One line that says what went wrong, without MLflow's advice on its own settings and without a password."""
     text = str(error).strip().replace(uri, shown(uri))
-    innermost = re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", text)
+    innermost = INNERMOST.search(text)
     if innermost:
         return innermost[1].strip()
     first_line = text.splitlines()[0] if text else type(error).__name__

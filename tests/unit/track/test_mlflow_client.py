@@ -15,7 +15,7 @@ from time import monotonic
 import pytest
 
 from pharos.errors import TrackingError
-from pharos.track.mlflow_client import check_tracking, connect, request_limits, shown
+from pharos.track.mlflow_client import check_tracking, connect, reason_of, request_limits, shown
 
 
 @pytest.fixture
@@ -139,3 +139,20 @@ def test_a_new_store_is_made_without_a_word_on_the_terminal(tmp_path: Path) -> N
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('(Caused by NewConnectionError("[Errno 111] Connection refused"))', "Connection refused"),
+        (
+            "ProtocolError('Connection aborted.', ConnectionResetError(104, 'Connection reset by peer'))",
+            "Connection reset by peer",
+        ),
+        ("('Connection aborted.', RemoteDisconnected('Remote end closed connection'))", "Remote end closed connection"),
+        ("no such table: runs.\nmore", "no such table: runs"),
+    ],
+)
+def test_the_reason_is_the_innermost_one(text: str, reason: str) -> None:
+    error = OSError(f"API request to http://127.0.0.1:5000 failed with exception {text}" if "(" in text else text)
+    assert reason_of(error, "http://127.0.0.1:5000") == reason
